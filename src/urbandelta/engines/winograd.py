@@ -1,0 +1,365 @@
+"""3x3 convolutions by Winograd's F(4x4, 3x3), with the ConvLSTM's gates fused behind them.
+
+A feature map is kept **tiled**: cut into 4 x 4 px tiles, and stored as `(channel, 16 positions, tile)`, tiles innermost,
+so that sixteen tiles are one vector and every transform is arithmetic on whole vectors. A convolution takes 36 products
+a tile in place of 144: a quarter of the multiplications, and the recurrence is nearly all multiplications.
+
+    input   6x6 neighbourhood d of each tile    V = B' d B             (36, channel, tile)
+    product per position, a small matmul        M[p] = U[p] V[p]       (36, output, tile)
+    output  4x4 px                              Y = A' M A + addend
+
+Everything is single precision with fused multiply-add; the error against float64 on the golden windows is in
+docs/engines.md.
+
+References
+----------
+.. [1] Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, arXiv:1509.09308
+.. [2] Shi et al., Convolutional LSTM Network, NeurIPS 2015, arXiv:1506.04214
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from urbandelta.engines.simd import exp2_split, fma, load, load_one, maximum, minimum, splat, store
+from urbandelta.types import FloatArray
+
+TILE = 4
+POSITIONS = TILE * TILE
+TRANSFORMED = (TILE + 2) ** 2
+GROUP = 4
+"""Outputs computed together: the four gates of one filter, or four channels of a plain convolution."""
+RUN = 64
+"""Tiles computed together: four vectors."""
+
+_F32 = np.float32
+_ONE = _F32(1)
+_ZERO = _F32(0)
+_TWO = _F32(2)
+_FOUR = _F32(4)
+_FIVE = _F32(5)
+_EIGHT = _F32(8)
+
+_G = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+
+
+def transform_kernel(weight: FloatArray) -> FloatArray:
+    """Kernels (out, in, 3, 3) as the product's left side: (out / 4, 36, in, 4), transformed in float64."""
+    outputs, inputs = weight.shape[:2]
+    transformed = np.einsum("ak,oikl,bl->oiab", _G, weight.astype(np.float64), _G).astype(_F32)
+    grouped = transformed.reshape(outputs // GROUP, GROUP, inputs, TRANSFORMED)
+    return np.ascontiguousarray(grouped.transpose(0, 3, 2, 1))
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an image of `height` x `width` px is cut into 4 x 4 px tiles.
+
+    Rows of tiles follow each other; each channel and position has `margin` zeros before and after its tiles, so that the tile
+    above the first row reads zeros without a test.
+    """
+
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of tiles."""
+        return -(-self.height // TILE)
+
+    @property
+    def columns(self) -> int:
+        """Tiles in a row."""
+        return -(-self.width // TILE)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles, rounded up to whole runs."""
+        return -(-self.rows * self.columns // RUN) * RUN
+
+    @property
+    def margin(self) -> int:
+        """Zeros before the first and after the last tile."""
+        return -(-(self.columns + 1) // 16) * 16
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one position to the next in a padded map."""
+        return self.tiles + 2 * self.margin
+
+    def padded(self, *leading: int) -> FloatArray:
+        """Zeros for a map that is to be convolved: (*leading, 16, pitch)."""
+        return np.zeros((*leading, POSITIONS, self.pitch), _F32)
+
+    def plain(self, *leading: int) -> FloatArray:
+        """Zeros for a map that is only added or read: (*leading, 16, tiles)."""
+        return np.zeros((*leading, POSITIONS, self.tiles), _F32)
+
+    def to_tiles(self, image: FloatArray, out: FloatArray) -> None:
+        """Write `image` (channel, y, x) into a padded map."""
+        rows, columns = self.rows, self.columns
+        full = np.zeros((image.shape[0], rows * TILE, columns * TILE), _F32)
+        full[:, : self.height, : self.width] = image
+        tiled = full.reshape(-1, rows, TILE, columns, TILE).transpose(0, 2, 4, 1, 3)
+        out[..., self.margin : self.margin + rows * columns] = tiled.reshape(-1, POSITIONS, rows * columns)
+
+    def from_tiles(self, tiled: FloatArray) -> FloatArray:
+        """The image (channel, y, x) of a plain map."""
+        rows, columns = self.rows, self.columns
+        split = tiled[..., : rows * columns].reshape(-1, TILE, TILE, rows, columns).transpose(0, 3, 1, 4, 2)
+        return split.reshape(-1, rows * TILE, columns * TILE)[:, : self.height, : self.width]
+
+    def edges(self) -> FloatArray:
+        """Factors (2, tiles): 0 where a tile has no neighbour at its left (first row) or right (second row), else 1."""
+        column = np.arange(self.tiles) % self.columns
+        return np.stack([column != 0, column != self.columns - 1]).astype(_F32)
+
+    def inside(self) -> FloatArray:
+        """Factors (16, tiles): 1 for pixels of the image, 0 for those that only fill up tiles."""
+        ones = np.ones((1, self.height, self.width), _F32)
+        padded = self.padded(1)
+        self.to_tiles(ones, padded)
+        return np.ascontiguousarray(padded[0, :, self.margin : self.margin + self.tiles])
+
+
+@njit(inline="always")
+def _input_1d(d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any) -> Any:
+    two, four, five = splat(_TWO), splat(_FOUR), splat(_FIVE)
+    minus_four, minus_five, minus_two = splat(-_FOUR), splat(-_FIVE), splat(-_TWO)
+    even, odd = fma(minus_four, d2, d4), fma(minus_four, d1, d3)
+    even2, odd2 = d4 - d2, two * (d3 - d1)
+    return (
+        fma(four, d0, fma(minus_five, d2, d4)),
+        even + odd,
+        even - odd,
+        even2 + odd2,
+        even2 - odd2,
+        fma(four, d1, fma(minus_five, d3, d5)),
+    )
+
+
+@njit(inline="always")
+def _output_1d(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any) -> Any:
+    two, four, eight = splat(_TWO), splat(_FOUR), splat(_EIGHT)
+    sum12, diff12, sum34, diff34 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return (
+        m0 + sum12 + sum34,
+        fma(two, diff34, diff12),
+        fma(four, sum34, sum12),
+        fma(eight, diff34, diff12) + m5,
+    )
+
+
+@njit(cache=True)
+def _transform_input(
+    source: Any, base: int, channels: int, pitch: int, columns: int, first: int, edges: Any, tiles: int, out: Any, work: Any
+) -> None:
+    """V of one run of tiles. `source` is flat; `base` is the offset of its first tile at position 0; `out` (36, channel, RUN)."""
+    for channel in range(channels):
+        plane = base + channel * 16 * pitch
+        for lane in range(first, first + RUN, 16):
+            left, right = load(edges, lane), load(edges, tiles + lane)
+            for row in range(6):
+                # Row 0 belongs to the tile above, row 5 to the tile below.
+                shift = -columns if row == 0 else (columns if row == 5 else 0)
+                at = plane + ((row - 1) & 3) * 4 * pitch + lane + shift
+                b0, b1, b2, b3, b4, b5 = _input_1d(
+                    load(source, at + 3 * pitch - 1) * left,
+                    load(source, at),
+                    load(source, at + pitch),
+                    load(source, at + 2 * pitch),
+                    load(source, at + 3 * pitch),
+                    load(source, at + 1) * right,
+                )
+                store(work, row * 96, b0)
+                store(work, row * 96 + 16, b1)
+                store(work, row * 96 + 32, b2)
+                store(work, row * 96 + 48, b3)
+                store(work, row * 96 + 64, b4)
+                store(work, row * 96 + 80, b5)
+            for column in range(6):
+                c0, c1, c2, c3, c4, c5 = _input_1d(
+                    load(work, column * 16),
+                    load(work, 96 + column * 16),
+                    load(work, 192 + column * 16),
+                    load(work, 288 + column * 16),
+                    load(work, 384 + column * 16),
+                    load(work, 480 + column * 16),
+                )
+                to = (column * channels + channel) * RUN + lane - first
+                step = 6 * channels * RUN
+                store(out, to, c0)
+                store(out, to + step, c1)
+                store(out, to + 2 * step, c2)
+                store(out, to + 3 * step, c3)
+                store(out, to + 4 * step, c4)
+                store(out, to + 5 * step, c5)
+
+
+@njit(cache=True)
+def _multiply(kernel: Any, group: int, transformed: Any, channels: int, out: Any) -> None:
+    """M of four outputs and one run of tiles: `out` (36, 4, RUN). Sixteen accumulators stay in registers."""
+    for position in range(36):
+        at = position * channels * RUN
+        weight = (group * 36 + position) * channels * GROUP
+        a0 = a1 = a2 = a3 = splat(_ZERO)
+        b0 = b1 = b2 = b3 = splat(_ZERO)
+        c0 = c1 = c2 = c3 = splat(_ZERO)
+        d0 = d1 = d2 = d3 = splat(_ZERO)
+        for _ in range(channels):
+            v0, v1 = load(transformed, at), load(transformed, at + 16)
+            v2, v3 = load(transformed, at + 32), load(transformed, at + 48)
+            u = load_one(kernel, weight)
+            a0, a1, a2, a3 = fma(u, v0, a0), fma(u, v1, a1), fma(u, v2, a2), fma(u, v3, a3)
+            u = load_one(kernel, weight + 1)
+            b0, b1, b2, b3 = fma(u, v0, b0), fma(u, v1, b1), fma(u, v2, b2), fma(u, v3, b3)
+            u = load_one(kernel, weight + 2)
+            c0, c1, c2, c3 = fma(u, v0, c0), fma(u, v1, c1), fma(u, v2, c2), fma(u, v3, c3)
+            u = load_one(kernel, weight + 3)
+            d0, d1, d2, d3 = fma(u, v0, d0), fma(u, v1, d1), fma(u, v2, d2), fma(u, v3, d3)
+            at += RUN
+            weight += GROUP
+        to = position * GROUP * RUN
+        store(out, to, a0)
+        store(out, to + 16, a1)
+        store(out, to + 32, a2)
+        store(out, to + 48, a3)
+        store(out, to + 64, b0)
+        store(out, to + 80, b1)
+        store(out, to + 96, b2)
+        store(out, to + 112, b3)
+        store(out, to + 128, c0)
+        store(out, to + 144, c1)
+        store(out, to + 160, c2)
+        store(out, to + 176, c3)
+        store(out, to + 192, d0)
+        store(out, to + 208, d1)
+        store(out, to + 224, d2)
+        store(out, to + 240, d3)
+
+
+@njit(cache=True)
+def _transform_output(product: Any, at: int, work: Any, to: int) -> None:
+    """Y of one output and sixteen tiles: from M at `at` to `work` (16 positions, 16 tiles) at `to`."""
+    step = GROUP * RUN
+    for column in range(6):
+        p = at + column * step
+        r0, r1, r2, r3 = _output_1d(
+            load(product, p),
+            load(product, p + 6 * step),
+            load(product, p + 12 * step),
+            load(product, p + 18 * step),
+            load(product, p + 24 * step),
+            load(product, p + 30 * step),
+        )
+        q = to + 256 + column * 16
+        store(work, q, r0)
+        store(work, q + 96, r1)
+        store(work, q + 192, r2)
+        store(work, q + 288, r3)
+    for row in range(4):
+        q = to + 256 + row * 96
+        y0, y1, y2, y3 = _output_1d(
+            load(work, q), load(work, q + 16), load(work, q + 32), load(work, q + 48), load(work, q + 64), load(work, q + 80)
+        )
+        store(work, to + row * 64, y0)
+        store(work, to + row * 64 + 16, y1)
+        store(work, to + row * 64 + 32, y2)
+        store(work, to + row * 64 + 48, y3)
+
+
+# tanh(v) = 1 - 2 / (exp(2 v) + 1), exp by 2^n times the Taylor series of 2^f, |f| <= 1/2: error below 2e-7 absolute.
+_TWO_LOG2E = _F32(2 / np.log(2))
+_TAYLOR = tuple(_F32(np.log(2) ** k / np.prod(np.arange(1, k + 1, dtype=np.float64))) for k in range(7))
+_T1, _T2, _T3, _T4, _T5, _T6 = _TAYLOR[1:]
+_TANH_LIMIT = _F32(9.5)
+
+
+@njit(inline="always")
+def _tanh(value: Any) -> Any:
+    limit = splat(_TANH_LIMIT)
+    bounded = maximum(minimum(value, limit), splat(-_TANH_LIMIT))
+    power, fraction = exp2_split(bounded * splat(_TWO_LOG2E))
+    series = fma(fraction, splat(_T6), splat(_T5))
+    series = fma(fraction, series, splat(_T4))
+    series = fma(fraction, series, splat(_T3))
+    series = fma(fraction, series, splat(_T2))
+    series = fma(fraction, series, splat(_T1))
+    series = fma(fraction, series, splat(_ONE))
+    return splat(_ONE) - splat(_TWO) / fma(power, series, splat(_ONE))
+
+
+@njit(inline="always")
+def _clip(value: Any) -> Any:
+    return minimum(maximum(value, splat(_ZERO)), splat(_ONE))
+
+
+@njit(cache=True, nogil=True)
+def lstm_step(
+    kernel: Any, gates: Any, hidden: Any, cell: Any, hidden_next: Any, geometry: Any, edges: Any, inside: Any, scratch: Any
+) -> None:
+    """Advance the states of several windows by one step.
+
+    Parameters
+    ----------
+    kernel : (filter, 36, filter, 4) of `transform_kernel`, outputs ordered filter by filter, gates i, f, c, o inside
+    gates : (filter, 4, 16, tiles), the input half of the gates, shared by all windows
+    hidden, hidden_next : (window, filter, 16, pitch)
+    cell : (window, filter, 16, tiles), changed in place
+    geometry : (tiles, pitch, margin, columns)
+    edges, inside : of `Tiling`
+    scratch : from `scratch_for`
+
+    All arrays float32; all but the shapes are read as flat memory.
+    """
+    tiles, pitch, margin, columns = geometry
+    windows, filters = hidden.shape[0], hidden.shape[1]
+    flat_kernel, flat_gates, flat_hidden = kernel.reshape(-1), gates.reshape(-1), hidden.reshape(-1)
+    flat_cell, flat_next = cell.reshape(-1), hidden_next.reshape(-1)
+    flat_edges, flat_inside = edges.reshape(-1), inside.reshape(-1)
+    transformed = scratch[: 36 * filters * RUN]
+    product = scratch[36 * filters * RUN : 36 * (filters + GROUP) * RUN]
+    work = scratch[36 * (filters + GROUP) * RUN :]
+    for window in range(windows):
+        source = window * filters * 16 * pitch + margin
+        state = window * filters * 16 * tiles
+        for first in range(0, tiles, RUN):
+            _transform_input(
+                flat_hidden, source, filters, pitch, columns, first, flat_edges, tiles, transformed, work
+            )
+            for unit in range(filters):
+                _multiply(flat_kernel, unit, transformed, filters, product)
+                for lane in range(first, first + RUN, 16):
+                    at = lane - first
+                    for gate in range(4):
+                        _transform_output(product, gate * RUN + at, work, gate * 640)
+                    for position in range(16):
+                        g = (unit * 64 + position) * tiles + lane
+                        w = position * 16
+                        i = _clip(load(work, w) + load(flat_gates, g))
+                        f = _clip(load(work, w + 640) + load(flat_gates, g + 16 * tiles))
+                        u = _tanh(load(work, w + 1280) + load(flat_gates, g + 32 * tiles))
+                        o = _clip(load(work, w + 1920) + load(flat_gates, g + 48 * tiles))
+                        s = state + (unit * 16 + position) * tiles + lane
+                        c = fma(f, load(flat_cell, s), i * u)
+                        store(flat_cell, s, c)
+                        h = o * _tanh(c) * load(flat_inside, position * tiles + lane)
+                        store(flat_next, source + (unit * 16 + position) * pitch + lane, h)
+
+
+def scratch_for(channels: int) -> FloatArray:
+    """Working memory of one thread for convolutions of up to `channels` inputs."""
+    return np.zeros(36 * (channels + GROUP) * RUN + GROUP * 640, _F32)
