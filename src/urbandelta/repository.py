@@ -1,0 +1,294 @@
+"""Icechunk repositories by URL: creating, opening and committing, so that a kill at any moment leaves whole commits.
+
+A local store is built beside its target and renamed, so the target is absent or complete. Icechunk does not protect
+local directories against two committers, therefore each local commit holds an operating-system lock, which ends with
+its process. On object stores Icechunk detects the conflict itself and the write is repeated on the newer snapshot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import icechunk
+import zarr
+from filelock import FileLock, Timeout
+from zarr.abc.store import Store
+
+from urbandelta.errors import StoreError
+
+FORMAT = 1
+_BRANCH = "main"
+_LOCK_SECONDS = 120.0
+_CONFLICT_TRIES = 8
+
+# Icechunk writes a warning to the terminal for each local store, which the lock below answers.
+if "ICECHUNK_LOG" not in os.environ:
+    icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One snapshot of a store: its id, when it was written (UTC), what it did, and what was recorded with it."""
+
+    snapshot: str
+    time: datetime
+    message: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Repository:
+    """One Icechunk repository; made by `create_repository` and `open_repository`."""
+
+    def __init__(self, url: str, repo: icechunk.Repository, path: Path | None) -> None:
+        self.url = url
+        self.path = path
+        self._repo = repo
+
+    def tip(self) -> str:
+        """Id of the newest snapshot."""
+        return str(self._repo.lookup_branch(_BRANCH))
+
+    def reader(self, snapshot: str) -> Store:
+        """Read-only Zarr store of one snapshot."""
+        try:
+            return self._repo.readonly_session(snapshot_id=snapshot).store
+        except (icechunk.IcechunkError, ValueError) as error:
+            raise StoreError(f"{self.url}: has no snapshot {snapshot!r} ({_reason(error)})") from error
+
+    def commit(self, message: str, write: Callable[[Store, str], Mapping[str, Any] | None]) -> str | None:
+        """Run `write(store, snapshot)` on the newest snapshot and commit what it wrote, whole or not at all.
+
+        `write` returns metadata to record with the commit, or None if there is nothing to commit; then so does this.
+        It may run again on a newer snapshot if another process committed meanwhile (object stores only).
+        """
+        for _ in range(_CONFLICT_TRIES):
+            with local_lock(self.path, self.url):
+                session = self._repo.writable_session(_BRANCH)
+                metadata = write(session.store, str(session.snapshot_id))
+                if metadata is None:
+                    return None
+                with contextlib.suppress(icechunk.ConflictError):
+                    return str(session.commit(message, metadata=dict(metadata)))
+        raise StoreError(f"{self.url}: other processes kept committing; let one process write at a time")
+
+    def history(self, snapshot: str) -> list[Commit]:
+        """Commits up to a snapshot, newest first."""
+        return [
+            Commit(entry.id, entry.written_at.astimezone(UTC), entry.message, dict(entry.metadata))
+            for entry in self._repo.ancestry(snapshot_id=snapshot)
+        ]
+
+    def bytes_stored(self) -> int | None:
+        """Bytes of all files of a local store, old snapshots included; None for an object store."""
+        if self.path is None:
+            return None
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def create_repository(
+    url: str,
+    attributes: Mapping[str, Any],
+    *,
+    kind: str,
+    overwrite: bool = False,
+    fill: Callable[[Store], None] | None = None,
+) -> Repository:
+    """Create a store whose root holds `attributes` and what `fill` writes, in one commit.
+
+    A creation that was killed half-way is simply done again.
+
+    Raises
+    ------
+    StoreError
+        If something is stored there already and `overwrite` is false, or it is not a store of this package.
+    """
+    root = {"urbandelta_format": FORMAT, "urbandelta_kind": kind, **attributes}
+    path = local_path(url)
+    if path is None:
+        return _create_remote(url, root, fill, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with local_lock(path, url):
+        occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        if occupied:
+            _require_ours(url, overwrite=overwrite)
+        staging = path.with_name(f".{path.name}.creating")
+        shutil.rmtree(staging, ignore_errors=True)
+        _write_root(icechunk.Repository.create(icechunk.local_filesystem_storage(str(staging))), root, fill)
+        if occupied:
+            retired = path.with_name(f".{path.name}.retired")
+            shutil.rmtree(retired, ignore_errors=True)
+            path.rename(retired)
+            staging.rename(path)
+            shutil.rmtree(retired)
+        else:
+            staging.rename(path)
+    return open_repository(url, kind=kind)
+
+
+def open_repository(url: str, *, kind: str) -> Repository:
+    """Open a store.
+
+    Raises
+    ------
+    StoreError
+        If there is none, it is not a store of this package, of another kind, or of a newer format.
+    """
+    path = local_path(url)
+    if path is not None and not path.exists():
+        raise StoreError(f"{url}: no such {kind}; create it first or check the path")
+    if path is not None and not path.is_dir():
+        raise StoreError(f"{url}: is a file, not a {kind} (a {kind} is a folder)")
+    repository = Repository(url, _open(url), path)
+    attributes = dict(zarr_group(repository, repository.tip()).attrs)
+    version, found = attributes.get("urbandelta_format"), attributes.get("urbandelta_kind")
+    if not isinstance(version, int):
+        raise StoreError(f"{url}: is an Icechunk repository but not a {kind} of urbandelta; give another path")
+    if version > FORMAT:
+        raise StoreError(
+            f"{url}: written by a newer urbandelta (format {version}, this one reads {FORMAT}); upgrade urbandelta"
+        )
+    if found != kind:
+        raise StoreError(f"{url}: holds {found}, not {kind}; give the path of a {kind} store")
+    return repository
+
+
+def zarr_group(repository: Repository, snapshot: str) -> zarr.Group:
+    """Root group of a snapshot, read-only; raises `StoreError` if the snapshot holds none."""
+    try:
+        return zarr.open_group(repository.reader(snapshot), mode="r")
+    except (FileNotFoundError, icechunk.IcechunkError) as error:
+        raise StoreError(
+            f"{repository.url}: was not created completely; create it again or give another path ({_reason(error)})"
+        ) from error
+
+
+def local_path(url: str) -> Path | None:
+    """Folder of a local URL (plain path or file://), None for an object store."""
+    scheme, rest = _scheme(url)
+    if scheme == "":
+        return Path(rest).expanduser().absolute()
+    if scheme == "file":
+        return Path(unquote(urlsplit(url).path)).absolute()
+    return None
+
+
+@contextlib.contextmanager
+def local_lock(path: Path | None, url: str) -> Iterator[None]:
+    """Hold the commit lock of a local store; object stores need none."""
+    if path is None:
+        yield
+        return
+    # NOTE: flock ends with the process, so a killed writer blocks nobody; the file itself may stay behind.
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout:
+        raise StoreError(f"{url}: another process has been writing for {_LOCK_SECONDS:g} s; wait for it") from None
+    except OSError as error:
+        raise StoreError(f"{url}: cannot be written ({error.strerror}: {error.filename})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+_MEMORY: dict[str, icechunk.Storage] = {}
+
+
+def storage_of(url: str) -> icechunk.Storage:
+    """Icechunk storage of a URL; credentials come from the environment only.
+
+    `s3://bucket/prefix` (AWS_ENDPOINT_URL for other servers), `gs://bucket/prefix`,
+    `az://container/prefix` (AZURE_STORAGE_ACCOUNT), `memory://name` (this process only), a path or `file://`.
+    """
+    path = local_path(url)
+    if path is not None:
+        return icechunk.local_filesystem_storage(str(path))
+    scheme, rest = _scheme(url)
+    bucket, _, prefix = rest.partition("/")
+    prefix = prefix.strip("/")
+    if scheme == "memory":
+        return _MEMORY.setdefault(rest, icechunk.in_memory_storage())
+    if not bucket or not prefix:
+        raise StoreError(f"{url}: needs a bucket and a prefix, such as {scheme}://bucket/cubes/name")
+    if scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return icechunk.s3_storage(
+            bucket=bucket,
+            prefix=prefix,
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+            endpoint_url=endpoint,
+            allow_http=endpoint is not None and endpoint.startswith("http://"),
+            force_path_style=endpoint is not None,
+            from_env=True,
+        )
+    if scheme in ("gs", "gcs"):
+        return icechunk.gcs_storage(bucket=bucket, prefix=prefix, from_env=True)
+    if scheme in ("az", "azure"):
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+        if not account:
+            raise StoreError(f"{url}: set AZURE_STORAGE_ACCOUNT to the name of the storage account")
+        return icechunk.azure_storage(account=account, container=bucket, prefix=prefix, from_env=True)
+    raise StoreError(f"{url}: unknown kind of URL; give a path, file://, s3://, gs:// or az://")
+
+
+def _scheme(url: str) -> tuple[str, str]:
+    scheme, separator, rest = url.partition("://")
+    return (scheme.lower(), rest) if separator else ("", url)
+
+
+def _open(url: str) -> icechunk.Repository:
+    try:
+        return icechunk.Repository.open(storage_of(url))
+    except icechunk.IcechunkError as error:
+        raise StoreError(f"{url}: is not a readable Icechunk repository ({_reason(error)})") from error
+
+
+def _create_remote(
+    url: str, root: Mapping[str, Any], fill: Callable[[Store], None] | None, *, overwrite: bool
+) -> Repository:
+    storage = storage_of(url)
+    kind = str(root["urbandelta_kind"])
+    try:
+        if not icechunk.Repository.exists(storage):
+            _write_root(icechunk.Repository.create(storage), root, fill)
+            return open_repository(url, kind=kind)
+        repo = icechunk.Repository.open(storage)
+    except icechunk.IcechunkError as error:
+        raise StoreError(f"{url}: cannot be created ({_reason(error)})") from error
+    unfinished = sum(1 for _ in repo.ancestry(branch=_BRANCH)) == 1
+    if not unfinished:
+        _require_ours(url, overwrite=overwrite)
+    _write_root(repo, root, fill)
+    return open_repository(url, kind=kind)
+
+
+def _write_root(repo: icechunk.Repository, root: Mapping[str, Any], fill: Callable[[Store], None] | None) -> None:
+    session = repo.writable_session(_BRANCH)
+    zarr.create_group(session.store, attributes=dict(root), overwrite=True)
+    if fill is not None:
+        fill(session.store)
+    session.commit(f"create {root['urbandelta_kind']}")
+
+
+def _require_ours(url: str, *, overwrite: bool) -> None:
+    if not overwrite:
+        raise StoreError(f"{url}: exists already; open it, give another path, or ask to overwrite it")
+    path = local_path(url)
+    repository = Repository(url, _open(url), path)
+    if "urbandelta_format" not in zarr_group(repository, repository.tip()).attrs:
+        raise StoreError(f"{url}: is not a store of urbandelta and will not be overwritten; give another path")
+
+
+def _reason(error: Exception) -> str:
+    """The sentence of an error without Icechunk's drawing of its call stack."""
+    lines = [line.strip(" x|`->\t") for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)

@@ -1,0 +1,418 @@
+"""Cubes: one area's streams of acquisitions on one grid, in one Icechunk repository.
+
+With its helpers `repository`, `cube_format` and `scores` this is the only part that imports Icechunk and Zarr.
+Each acquisition is one commit; a cube object reads the snapshot it was opened at, so writers never disturb readers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import zarr
+from zarr.abc.store import Store
+
+from urbandelta.cube_format import (
+    PER_TIME,
+    Frame,
+    Layout,
+    append_frame,
+    check_layout,
+    create_stream,
+    prepare,
+)
+from urbandelta.eras import Era, StreamKind, era_named
+from urbandelta.errors import ConfigError, DuplicateAcquisition, StoreError
+from urbandelta.grid import Grid
+from urbandelta.repository import Commit, Repository, create_repository, open_repository, zarr_group
+from urbandelta.scores import ScoreWriter, create_scores, open_scores, resume_scores
+from urbandelta.types import Acquisition, Array, FloatArray, MaskArray, Progress, TimeArray
+
+__all__ = [
+    "AppendReport",
+    "Commit",
+    "Cube",
+    "ScoreWriter",
+    "StreamInfo",
+    "create_cube",
+    "create_scores",
+    "open_cube",
+    "open_scores",
+    "resume_scores",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamInfo:
+    """What a stream holds, as stored: physical value = raw * scale + offset.
+
+    The plural fields list the distinct values of all its acquisitions, sorted.
+    """
+
+    name: str
+    kind: StreamKind
+    bands: tuple[str, ...]
+    dtype: str
+    scale: float
+    offset: float
+    units: str
+    count: int
+    first: np.datetime64
+    last: np.datetime64
+    platforms: tuple[str, ...]
+    orbit_states: tuple[str, ...]
+    relative_orbits: tuple[int, ...]
+    processing_baselines: tuple[str, ...]
+    processing_levels: tuple[str, ...]
+    backscatter_coefficients: tuple[str, ...]
+    boa_offset_applied: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class AppendReport:
+    """What an append did: acquisitions added, skipped because they were there already, and the newest snapshot."""
+
+    added: int
+    skipped: int
+    snapshot: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """A stream's per-acquisition coordinates in stored order, and the order that sorts them by time."""
+
+    layout: Layout
+    columns: Mapping[str, Array]
+    order: npt.NDArray[np.intp]
+
+    @classmethod
+    def load(cls, group: zarr.Group) -> _Index:
+        values = _array(group, "values")
+        layout = Layout(
+            bands=tuple(str(band) for band in np.asarray(_array(group, "band")[:])),
+            dtype=np.dtype(values.dtype).name,
+            scale=float(cast(float, values.attrs.get("scale_factor", 1.0))),
+            offset=float(cast(float, values.attrs.get("add_offset", 0.0))),
+        )
+        columns = {name: np.asarray(_array(group, name)[:]) for name in PER_TIME}
+        return cls(layout, columns, np.argsort(columns["time"], kind="stable"))
+
+    def holds(self, frame: Frame, stream: str) -> bool:
+        """Whether this very acquisition is stored; raises `DuplicateAcquisition` for another one of the same time."""
+        at = np.flatnonzero(self.columns["time"] == frame.time)
+        if at.size == 0:
+            return False
+        if self.columns["digest"][at[0]] == frame.record["digest"]:
+            return True
+        raise DuplicateAcquisition(
+            f"{frame.label} at {frame.moment}: stream {stream} already "
+            f"holds {self.columns['item_id'][at[0]] or 'another acquisition'} of this time with other content; "
+            "drop one of them, or give them distinct times"
+        )
+
+    def distinct(self, name: str) -> tuple[Any, ...]:
+        return tuple(sorted({value.item() if hasattr(value, "item") else str(value) for value in self.columns[name]}))
+
+    def with_frame(self, frame: Frame) -> _Index:
+        columns = {
+            name: np.append(column, np.array([frame.record[name]], dtype=column.dtype))
+            for name, column in self.columns.items()
+        }
+        return _Index(self.layout, columns, np.argsort(columns["time"], kind="stable"))
+
+
+class Cube:
+    """A cube opened at one snapshot; made by `create_cube` and `open_cube`.
+
+    Reading is safe from several threads. Times are sorted in all that is read, whatever the order of arrival.
+    """
+
+    def __init__(self, repository: Repository, *, snapshot: str, mode: Literal["r", "a"]) -> None:
+        self._repository = repository
+        self._mode = mode
+        attributes = dict(zarr_group(repository, snapshot).attrs)
+        try:
+            self.era: Era = era_named(str(attributes["era"]))
+            self.grid: Grid = Grid.from_json(str(attributes["grid"]))
+        except KeyError as error:
+            raise StoreError(f"{self.url}: its root lacks {error}; the cube is damaged, import it again") from None
+        except ConfigError as error:
+            raise StoreError(f"{self.url}: {error}; upgrade urbandelta or import the data again") from error
+        self._see(snapshot)
+
+    @property
+    def url(self) -> str:
+        """Where the cube is stored."""
+        return self._repository.url
+
+    @property
+    def snapshot(self) -> str:
+        """Id of the snapshot that this object reads."""
+        return self._snapshot
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the streams that hold something, in the era's order."""
+        return tuple(name for name in self.era.stream_names if name in self._root)
+
+    def times(self, name: str) -> TimeArray:
+        """Acquisition times of a stream, sorted, without reading pixels; empty if it holds nothing."""
+        if name not in self.streams:
+            self.era.stream(name)
+            return np.array([], dtype="datetime64[ns]")
+        index = self._index(name)
+        return index.columns["time"][index.order].astype("datetime64[ns]")
+
+    def bands(self, name: str) -> tuple[str, ...]:
+        """Bands that a stream holds, in stored order."""
+        return self._index(name).layout.bands
+
+    def attributes(self, name: str) -> StreamInfo:
+        """Encoding, units, and the distinct platforms, levels and coefficients of a stream, as stored."""
+        index, stream, times = self._index(name), self.era.stream(name), self.times(name)
+        return StreamInfo(
+            name=name,
+            kind=stream.kind,
+            bands=index.layout.bands,
+            dtype=index.layout.dtype,
+            scale=index.layout.scale,
+            offset=index.layout.offset,
+            units=stream.units,
+            count=len(times),
+            first=times[0],
+            last=times[-1],
+            platforms=index.distinct("platform"),
+            orbit_states=index.distinct("orbit_state"),
+            relative_orbits=index.distinct("relative_orbit"),
+            processing_baselines=index.distinct("processing_baseline"),
+            processing_levels=index.distinct("processing_level"),
+            backscatter_coefficients=index.distinct("backscatter_coefficient"),
+            boa_offset_applied=index.distinct("boa_offset_applied"),
+        )
+
+    def acquisitions(self, name: str) -> xr.Dataset:
+        """Metadata of a stream's acquisitions, sorted by time, without pixels."""
+        index = self._index(name)
+        columns = {key: ("time", column[index.order]) for key, column in index.columns.items() if key != "time"}
+        return xr.Dataset(columns, coords={"time": self.times(name)})
+
+    def valid_fraction(self, name: str) -> npt.NDArray[np.float32]:
+        """Share of valid pixels of each acquisition, in order of time."""
+        index = self._index(name)
+        return index.columns["valid_fraction"][index.order].astype(np.float32)
+
+    def stream(self, name: str) -> xr.Dataset:
+        """A stream as a lazy dataset, decoded and sorted by time.
+
+        Variables are `values` (time, y, x, band), physical and not masked, and `mask` (time, y, x), 0 where valid.
+        """
+        self._index(name)
+        data = xr.open_zarr(self._store, group=name, consolidated=False, chunks=None)
+        return data.sortby("time")
+
+    def read(self, name: str, time: slice, y: slice, x: slice) -> tuple[FloatArray, MaskArray]:
+        """Read a block of a stream.
+
+        Parameters
+        ----------
+        name : str
+        time : slice
+            Positions among the stream's sorted times; `y`, `x`: pixels. Steps other than 1 are refused.
+
+        Returns
+        -------
+        values : ndarray of float32, shape (time, y, x, band)
+            Physical values, also where the mask says not to use them; bands lie apart in memory (channels first).
+        mask : ndarray of uint8, shape (time, y, x)
+            Bitfield of `MaskReason`; 0 is valid.
+        """
+        index, group = self._index(name), self._group(name)
+        stored = index.order[_unit(time, len(index.order))]
+        rows, columns = _unit(y, self.grid.height), _unit(x, self.grid.width)
+        shape = (len(stored), rows.stop - rows.start, columns.stop - columns.start)
+        planes = np.empty((shape[0], len(index.layout.bands), *shape[1:]), dtype=np.float32)
+        values, mask = planes.transpose(0, 2, 3, 1), np.empty(shape, dtype=np.uint8)
+        raw_values, raw_mask = _array(group, "values"), _array(group, "mask")
+        for out, kept in _runs(stored):
+            _physical(np.asarray(raw_values[kept, rows, columns]), index.layout, values[out])
+            mask[out] = raw_mask[kept, rows, columns]
+        return values, mask
+
+    def append(
+        self, name: str, acquisitions: Iterable[Acquisition], *, progress: Progress | None = None
+    ) -> AppendReport:
+        """Add acquisitions to a stream in any order, each as one commit.
+
+        An acquisition that is stored already (same time, same content) is skipped. After an error or a kill, what was
+        committed stays, and appending the same acquisitions again completes the stream.
+
+        Raises
+        ------
+        DuplicateAcquisition
+            If the stream holds another acquisition with the same time.
+        ShapeError, GridError, StoreError
+            If an acquisition does not fit the stream; nothing of it is written.
+        """
+        if self._mode != "a":
+            raise StoreError(f"{self.url}: was opened for reading; open it with mode='a' to append")
+        stream = self.era.stream(name)
+        total = len(acquisitions) if isinstance(acquisitions, Sized) else 0
+        added = skipped = 0
+        self._see(self._repository.tip())
+        for acquisition in acquisitions:
+            frame = prepare(acquisition, stream=stream, grid=self.grid)
+            if self._append_one(name, frame, acquisition.provenance):
+                added += 1
+            else:
+                skipped += 1
+            if progress is not None:
+                progress(added + skipped, total, f"{name} {frame.moment}")
+        return AppendReport(added, skipped, self.snapshot)
+
+    def history(self) -> list[Commit]:
+        """Snapshots up to the one that this object reads, newest first, each with its time and message."""
+        return self._repository.history(self.snapshot)
+
+    def bytes_stored(self) -> int | None:
+        """Bytes on disk of a local cube with all its snapshots; None on an object store."""
+        return self._repository.bytes_stored()
+
+    def _append_one(self, name: str, frame: Frame, provenance: Mapping[str, Any]) -> bool:
+        def write(store: Store, snapshot: str) -> Mapping[str, Any] | None:
+            if snapshot != self._snapshot:  # another process committed since
+                self._see(snapshot)
+            if name in self._root:
+                index = self._index(name)
+                check_layout(frame, index.layout, stream=name)
+                _check_coefficient(index, frame, name)
+                if index.holds(frame, name):
+                    return None
+            else:
+                create_stream(store, stream=self.era.stream(name), grid=self.grid, layout=frame.layout)
+            append_frame(store, frame, stream=name)
+            return {"item_id": frame.record["item_id"], "provenance": json.dumps(dict(provenance), default=str)}
+
+        snapshot = self._repository.commit(f"{name} {frame.moment} {frame.record['item_id']}".strip(), write)
+        if snapshot is None:
+            return False
+        known = self._indices
+        self._see(snapshot)
+        # What was just written is known: reading the coordinates back would make each commit dearer than the last.
+        self._indices = {key: index.with_frame(frame) if key == name else index for key, index in known.items()}
+        return True
+
+    def _see(self, snapshot: str) -> None:
+        self._snapshot = snapshot
+        self._store = self._repository.reader(snapshot)
+        self._root = zarr_group(self._repository, snapshot)
+        self._indices: dict[str, _Index] = {}
+
+    def _group(self, name: str) -> zarr.Group:
+        self.era.stream(name)
+        if name not in self._root:
+            held = ", ".join(self.streams) or "nothing yet"
+            raise StoreError(f"{self.url}: holds no acquisition of stream {name} ({held}); import some first")
+        return cast(zarr.Group, self._root[name])
+
+    def _index(self, name: str) -> _Index:
+        if name not in self._indices:
+            self._indices[name] = _Index.load(self._group(name))
+        return self._indices[name]
+
+
+def create_cube(url: str, *, era: str, grid: Grid, overwrite: bool = False) -> Cube:
+    """Create an empty cube and open it for appending.
+
+    Parameters
+    ----------
+    url : str
+        A path, or `file://`, `s3://`, `gs://`, `az://`; credentials come from the environment.
+    era : str
+        Name of a row of `ERAS`.
+    grid : Grid
+    overwrite : bool
+        Replace a cube that is there already; anything else that is there is never touched.
+
+    Raises
+    ------
+    StoreError
+        If something is stored there and `overwrite` is false, or it is not a store of urbandelta.
+    ConfigError
+        If the era is unknown.
+    """
+    attributes = {"era": era_named(era).name, "grid": grid.to_json(), "created_by": f"urbandelta {_version()}"}
+    repository = create_repository(str(url), attributes, kind="cube", overwrite=overwrite)
+    return Cube(repository, snapshot=repository.tip(), mode="a")
+
+
+def open_cube(url: str, mode: Literal["r", "a"] = "r", *, snapshot: str | None = None) -> Cube:
+    """Open a cube at its newest snapshot, or at an older one for reading.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube, it is of a newer format, or the snapshot is unknown.
+    """
+    if mode not in ("r", "a"):
+        raise ConfigError(f"mode {mode!r} is unknown; a cube is opened with 'r' (read) or 'a' (append)")
+    if snapshot is not None and mode == "a":
+        raise StoreError(f"{url}: acquisitions are added to the newest snapshot only; leave snapshot out to append")
+    repository = open_repository(str(url), kind="cube")
+    return Cube(repository, snapshot=snapshot or repository.tip(), mode=mode)
+
+
+def _version() -> str:
+    try:
+        return version("urbandelta")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    return cast("zarr.Array[Any]", group[name])
+
+
+def _unit(part: slice, size: int) -> slice:
+    start, stop, step = part.indices(size)
+    if step != 1:
+        raise StoreError(f"cannot read {part}: only runs without a step are read")
+    return slice(start, max(stop, start))
+
+
+def _runs(stored: npt.NDArray[np.intp]) -> list[tuple[slice, slice]]:
+    """Cut positions into rising runs: (slice of the output, slice of the stored axis) for each."""
+    if stored.size == 0:
+        return []
+    breaks = np.flatnonzero(np.diff(stored) != 1) + 1
+    edges = [0, *breaks.tolist(), stored.size]
+    return [
+        (slice(low, high), slice(int(stored[low]), int(stored[low]) + high - low))
+        for low, high in itertools.pairwise(edges)
+    ]
+
+
+def _physical(raw: Array, layout: Layout, out: FloatArray) -> None:
+    """Decode raw values into `out`; with scale 1 and offset 0 native float32 stays as it is, bit by bit."""
+    if layout.scale == 1.0:
+        out[...] = raw
+    else:
+        np.multiply(raw, np.float32(layout.scale), out=out, casting="unsafe")
+    if layout.offset != 0.0:
+        out += np.float32(layout.offset)
+
+
+def _check_coefficient(index: _Index, frame: Frame, stream: str) -> None:
+    new = frame.record["backscatter_coefficient"]
+    stored = [value for value in index.distinct("backscatter_coefficient") if value]
+    if new and stored and new not in stored:
+        raise StoreError(
+            f"{frame.label}: is {new}, stream {stream} holds "
+            f"{', '.join(stored)}; convert it, backscatter coefficients are never mixed"
+        )
