@@ -43,6 +43,7 @@ _TWO = _F32(2)
 _FOUR = _F32(4)
 _FIVE = _F32(5)
 _EIGHT = _F32(8)
+_LOWEST = np.finfo(_F32).min
 
 _G = np.array(
     [
@@ -57,7 +58,8 @@ _G = np.array(
 
 
 def transform_kernel(weight: FloatArray) -> FloatArray:
-    """Kernels (out, in, 3, 3) as the product's left side: (out / 4, 36, in, 4), transformed in float64."""
+    """Kernels (out, in, 3, 3) as the product's left side: (groups of 4 outputs, 36, in, 4), transformed in float64."""
+    weight = np.pad(weight, ((0, -weight.shape[0] % GROUP), (0, 0), (0, 0), (0, 0)))
     outputs, inputs = weight.shape[:2]
     transformed = np.einsum("ak,oikl,bl->oiab", _G, weight.astype(np.float64), _G).astype(_F32)
     grouped = transformed.reshape(outputs // GROUP, GROUP, inputs, TRANSFORMED)
@@ -122,6 +124,10 @@ class Tiling:
         split = tiled[..., : rows * columns].reshape(-1, TILE, TILE, rows, columns).transpose(0, 3, 1, 4, 2)
         return split.reshape(-1, rows * TILE, columns * TILE)[:, : self.height, : self.width]
 
+    def unpad(self, padded: FloatArray) -> FloatArray:
+        """The plain part of a padded map, as a view."""
+        return padded[..., self.margin : self.margin + self.tiles]
+
     def edges(self) -> FloatArray:
         """Factors (2, tiles): 0 where a tile has no neighbour at its left (first row) or right (second row), else 1."""
         column = np.arange(self.tiles) % self.columns
@@ -132,7 +138,7 @@ class Tiling:
         ones = np.ones((1, self.height, self.width), _F32)
         padded = self.padded(1)
         self.to_tiles(ones, padded)
-        return np.ascontiguousarray(padded[0, :, self.margin : self.margin + self.tiles])
+        return np.ascontiguousarray(self.unpad(padded)[0])
 
 
 @njit(inline="always")
@@ -309,43 +315,44 @@ def _clip(value: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def lstm_step(
-    kernel: Any, gates: Any, hidden: Any, cell: Any, hidden_next: Any, geometry: Any, edges: Any, inside: Any, scratch: Any
+    kernel: Any, gates: Any, hidden: Any, sides: Any, cell: Any, windows: Any, geometry: Any, factors: Any, scratch: Any
 ) -> None:
-    """Advance the states of several windows by one step.
+    """Advance the states of the windows in slots `windows[0]` to `windows[1]` - 1 by one step.
 
     Parameters
     ----------
     kernel : (filter, 36, filter, 4) of `transform_kernel`, outputs ordered filter by filter, gates i, f, c, o inside
     gates : (filter, 4, 16, tiles), the input half of the gates, shared by all windows
-    hidden, hidden_next : (window, filter, 16, pitch)
-    cell : (window, filter, 16, tiles), changed in place
+    hidden : (2, slot, filter, 16, pitch); a step reads one side and writes the other, since tiles read their neighbours
+    sides : (slot,) int64, the side that holds each window's state; flipped here
+    cell : (slot, filter, 16, tiles), changed in place
     geometry : (tiles, pitch, margin, columns)
-    edges, inside : of `Tiling`
+    factors : flat `edges` and `inside` of `Tiling`
     scratch : from `scratch_for`
 
-    All arrays float32; all but the shapes are read as flat memory.
+    All arrays but `sides` float32.
     """
     tiles, pitch, margin, columns = geometry
-    windows, filters = hidden.shape[0], hidden.shape[1]
-    flat_kernel, flat_gates, flat_hidden = kernel.reshape(-1), gates.reshape(-1), hidden.reshape(-1)
-    flat_cell, flat_next = cell.reshape(-1), hidden_next.reshape(-1)
-    flat_edges, flat_inside = edges.reshape(-1), inside.reshape(-1)
+    edges, inside = factors
+    slots, filters = hidden.shape[1], hidden.shape[2]
+    flat_kernel, flat_gates = kernel.reshape(-1), gates.reshape(-1)
+    flat_hidden, flat_cell = hidden.reshape(-1), cell.reshape(-1)
     transformed = scratch[: 36 * filters * RUN]
     product = scratch[36 * filters * RUN : 36 * (filters + GROUP) * RUN]
     work = scratch[36 * (filters + GROUP) * RUN :]
-    for window in range(windows):
-        source = window * filters * 16 * pitch + margin
-        state = window * filters * 16 * tiles
-        for first in range(0, tiles, RUN):
-            _transform_input(
-                flat_hidden, source, filters, pitch, columns, first, flat_edges, tiles, transformed, work
-            )
+    # Runs outside, windows inside: a run's gates are read from memory once for all windows.
+    for first in range(0, tiles, RUN):
+        for slot in range(windows[0], windows[1]):
+            side = sides[slot]
+            source = (side * slots + slot) * filters * 16 * pitch + margin
+            target = ((1 - side) * slots + slot) * filters * 16 * pitch + margin
+            state = slot * filters * 16 * tiles
+            _transform_input(flat_hidden, source, filters, pitch, columns, first, edges, tiles, transformed, work)
             for unit in range(filters):
                 _multiply(flat_kernel, unit, transformed, filters, product)
                 for lane in range(first, first + RUN, 16):
-                    at = lane - first
                     for gate in range(4):
-                        _transform_output(product, gate * RUN + at, work, gate * 640)
+                        _transform_output(product, gate * RUN + lane - first, work, gate * 640)
                     for position in range(16):
                         g = (unit * 64 + position) * tiles + lane
                         w = position * 16
@@ -356,8 +363,48 @@ def lstm_step(
                         s = state + (unit * 16 + position) * tiles + lane
                         c = fma(f, load(flat_cell, s), i * u)
                         store(flat_cell, s, c)
-                        h = o * _tanh(c) * load(flat_inside, position * tiles + lane)
-                        store(flat_next, source + (unit * 16 + position) * pitch + lane, h)
+                        h = o * _tanh(c) * load(inside, position * tiles + lane)
+                        store(flat_hidden, target + (unit * 16 + position) * pitch + lane, h)
+    for slot in range(windows[0], windows[1]):
+        sides[slot] = 1 - sides[slot]
+
+
+@njit(cache=True, nogil=True)
+def convolve(
+    kernel: Any, bias: Any, source: Any, out: Any, relu: bool, geometry: Any, factors: Any, scratch: Any
+) -> None:
+    """A 3x3 convolution with bias and, if asked, ReLU.
+
+    Parameters
+    ----------
+    kernel : (group, 36, input, 4) of `transform_kernel`
+    bias : (output,), one for each channel of `out`; outputs of the kernel beyond those are padding
+    source : (input, 16, pitch)
+    out : (output, 16, pitch), pixels outside the image are written as 0, or (output, 16, tiles)
+    geometry, factors, scratch : as in `lstm_step`
+    """
+    tiles, pitch, margin, columns = geometry
+    edges, inside = factors
+    channels, outputs = source.shape[0], out.shape[0]
+    padded = out.shape[2] == pitch
+    stride, offset = (pitch, margin) if padded else (tiles, 0)
+    flat_kernel, flat_source, flat_out = kernel.reshape(-1), source.reshape(-1), out.reshape(-1)
+    transformed = scratch[: 36 * channels * RUN]
+    product = scratch[36 * channels * RUN : 36 * (channels + GROUP) * RUN]
+    work = scratch[36 * (channels + GROUP) * RUN :]
+    floor = splat(_ZERO) if relu else splat(_LOWEST)
+    for first in range(0, tiles, RUN):
+        _transform_input(flat_source, margin, channels, pitch, columns, first, edges, tiles, transformed, work)
+        for output in range(outputs):
+            if output % GROUP == 0:
+                _multiply(flat_kernel, output // GROUP, transformed, channels, product)
+            shift = load_one(bias, output)
+            for lane in range(first, first + RUN, 16):
+                _transform_output(product, output % GROUP * RUN + lane - first, work, 0)
+                for position in range(16):
+                    value = maximum(load(work, position * 16) + shift, floor)
+                    value = value * load(inside, position * tiles + lane)
+                    store(flat_out, (output * 16 + position) * stride + offset + lane, value)
 
 
 def scratch_for(channels: int) -> FloatArray:

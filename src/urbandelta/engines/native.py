@@ -1,0 +1,121 @@
+"""The default engine: Winograd convolutions fused with the ConvLSTM's gates, compiled by numba for the CPU at hand."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+from urbandelta.engines import winograd
+from urbandelta.engines.base import Session
+from urbandelta.network import GATES, Conv, FoldedNetwork, Path, PathParameters
+from urbandelta.types import FloatArray
+
+_Kernel: TypeAlias = tuple[FloatArray, FloatArray]
+
+
+def _filter_major(conv: FloatArray, filters: int) -> FloatArray:
+    """Outputs ordered gate by gate (Keras) reordered filter by filter, so that one product group is one filter's gates."""
+    return conv.reshape(GATES, filters, *conv.shape[1:]).swapaxes(0, 1).reshape(conv.shape)
+
+
+def _kernel(conv: Conv) -> _Kernel:
+    return winograd.transform_kernel(conv.weight), np.ascontiguousarray(conv.bias, dtype=np.float32)
+
+
+class _PathKernels:
+    """A path's kernels in the form that the compiled functions take."""
+
+    def __init__(self, parameters: PathParameters) -> None:
+        filters = parameters.filters
+        self.filters = filters
+        self.blocks = [_kernel(block) for block in parameters.blocks]
+        self.input = _kernel(
+            Conv(_filter_major(parameters.input.weight, filters), _filter_major(parameters.input.bias, filters))
+        )
+        self.recurrent = winograd.transform_kernel(_filter_major(parameters.recurrent, filters))
+
+
+class NativeSession:
+    """`Session` on tiled feature maps (see `winograd`)."""
+
+    def __init__(self, network: FoldedNetwork, *, height: int, width: int, slots: int) -> None:
+        tiling = winograd.Tiling(height, width)
+        self._tiling = tiling
+        self._geometry = (tiling.tiles, tiling.pitch, tiling.margin, tiling.columns)
+        self._factors = (tiling.edges().ravel(), tiling.inside().ravel())
+        self._paths = {path: _PathKernels(parameters) for path, parameters in network.paths.items()}
+        self._head = [_kernel(conv) for conv in network.head]
+        self._output = network.output
+        merged = sum(kernels.filters for kernels in self._paths.values())
+        widest = max(merged, *(kernel.shape[2] for k in self._paths.values() for kernel, _ in [*k.blocks, k.input]))
+        self._scratch = winograd.scratch_for(widest)
+        self._merged = tiling.padded(merged)
+        self._hidden = {path: tiling.padded(2, slots, kernels.filters) for path, kernels in self._paths.items()}
+        self._sides = {path: np.zeros(slots, np.int64) for path in self._paths}
+        self._cell = {path: tiling.plain(slots, kernels.filters) for path, kernels in self._paths.items()}
+
+    def _convolve(self, kernel: _Kernel, source: FloatArray, out: FloatArray, *, relu: bool) -> FloatArray:
+        winograd.convolve(*kernel, source, out, relu, self._geometry, self._factors, self._scratch)
+        return out
+
+    def encode(self, path: Path, frame: FloatArray) -> FloatArray:
+        """Gates (filter, 4, 16, tiles)."""
+        kernels = self._paths[path]
+        source = self._tiling.padded(frame.shape[2])
+        self._tiling.to_tiles(frame.transpose(2, 0, 1), source)
+        for kernel in kernels.blocks:
+            source = self._convolve(kernel, source, self._tiling.padded(kernels.filters), relu=True)
+        gates = self._convolve(kernels.input, source, self._tiling.plain(GATES * kernels.filters), relu=False)
+        return gates.reshape(kernels.filters, GATES, *gates.shape[1:])
+
+    def clear(self, slot: int) -> None:
+        """Start a new window in a slot."""
+        for path in self._paths:
+            self._hidden[path][self._sides[path][slot], slot] = 0
+            self._cell[path][slot] = 0
+
+    def advance(self, path: Path, gates: FloatArray, first: int, last: int) -> None:
+        """One step for the windows in slots `first` to `last` - 1."""
+        winograd.lstm_step(
+            self._paths[path].recurrent,
+            gates,
+            self._hidden[path],
+            self._sides[path],
+            self._cell[path],
+            (first, last),
+            self._geometry,
+            self._factors,
+            self._scratch,
+        )
+
+    def score(self, slot: int) -> FloatArray:
+        """Score (y, x) of the window in a slot."""
+        start = 0
+        for path, kernels in self._paths.items():
+            self._merged[start : start + kernels.filters] = self._hidden[path][self._sides[path][slot], slot]
+            start += kernels.filters
+        maps = self._merged
+        for kernel in self._head:
+            maps = self._convolve(kernel, maps, self._tiling.padded(kernel[1].size), relu=True)
+        logits = np.einsum("c,cpt->pt", self._output.weight[0, :, 0, 0], self._tiling.unpad(maps)) + self._output.bias
+        # exp of a large negative logit overflows to infinity, and 1 / infinity is the right answer.
+        with np.errstate(over="ignore"):
+            return self._tiling.from_tiles(np.float32(1) / (np.float32(1) + np.exp(-logits)))[0]
+
+    def hidden(self, path: Path, slot: int) -> FloatArray:
+        """Hidden state (filter, y, x) of a path."""
+        return self._tiling.from_tiles(self._tiling.unpad(self._hidden[path][self._sides[path][slot], slot]))
+
+
+class NativeEngine:
+    """Winograd on the CPU; no dependency beyond numba."""
+
+    name = "native"
+
+    def __init__(self, *, precision: str = "fp32") -> None:
+        self.precision = precision
+
+    def session(self, network: FoldedNetwork, *, height: int, width: int, slots: int) -> Session:
+        """A session on images of `height` x `width` px."""
+        return NativeSession(network, height=height, width=width, slots=slots)

@@ -1,0 +1,140 @@
+"""The network on OpenVINO: oneDNN's convolutions, bf16 in the recurrence on processors that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+
+from urbandelta.engines.base import Session
+from urbandelta.errors import EngineError
+from urbandelta.network import GATES, Conv, FoldedNetwork, Path, PathParameters
+from urbandelta.types import FloatArray
+
+_SAME = ([1, 1], [1, 1], [1, 1], [1, 1])
+"""Strides, paddings and dilations of a 3x3 convolution that keeps the size."""
+_POINT = ([1, 1], [0, 0], [0, 0], [1, 1])
+
+
+def _convolution(maps: Any, conv: Conv) -> Any:
+    geometry = _POINT if conv.weight.shape[2] == 1 else _SAME
+    bias = op.constant(conv.bias.reshape(1, -1, 1, 1))
+    return op.add(op.convolution(maps, op.constant(conv.weight), *geometry), bias)
+
+
+def _image(channels: int, height: int, width: int, batch: int) -> Any:
+    return op.parameter([batch, channels, height, width], np.float32)
+
+
+def _encoder(path: PathParameters, bands: int, height: int, width: int) -> ov.Model:
+    frame = maps = _image(bands, height, width, 1)
+    for block in path.blocks:
+        maps = op.relu(_convolution(maps, block))
+    return ov.Model([op.result(_convolution(maps, path.input))], [frame])
+
+
+def _recurrence(path: PathParameters, height: int, width: int, batch: int) -> ov.Model:
+    filters = path.filters
+    hidden, cell = _image(filters, height, width, batch), _image(filters, height, width, batch)
+    gates = _image(GATES * filters, height, width, 1)
+    z = op.add(op.convolution(hidden, op.constant(path.recurrent), *_SAME), gates)
+    i, f, c, o = op.split(z, 1, GATES).outputs()
+    kept = op.multiply(op.clamp(f, 0.0, 1.0), cell)
+    new_cell = op.add(kept, op.multiply(op.clamp(i, 0.0, 1.0), op.tanh(c)))
+    new_hidden = op.multiply(op.clamp(o, 0.0, 1.0), op.tanh(new_cell))
+    return ov.Model([op.result(new_hidden), op.result(new_cell)], [hidden, cell, gates])
+
+
+def _head(network: FoldedNetwork, height: int, width: int) -> ov.Model:
+    merged = maps = _image(sum(path.filters for path in network.paths.values()), height, width, 1)
+    for conv in network.head:
+        maps = op.relu(_convolution(maps, conv))
+    return ov.Model([op.result(op.sigmoid(_convolution(maps, network.output)))], [merged])
+
+
+@cache
+def _core() -> ov.Core:
+    return ov.Core()
+
+
+def _compile(model: ov.Model, *, precision: str) -> ov.InferRequest:
+    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+    # One thread a request: windows are shared out among threads of ours, each with a session of its own.
+    compiled = _core().compile_model(
+        model, "CPU", {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": hint}
+    )
+    return compiled.create_infer_request()
+
+
+class OpenVinoSession:
+    """`Session` on infer requests of fixed shape; the recurrence is compiled once for each number of windows it meets."""
+
+    def __init__(self, network: FoldedNetwork, *, height: int, width: int, slots: int, precision: str) -> None:
+        self._paths = network.paths
+        self._encoders = {
+            p: _compile(_encoder(path, network.config.path_bands(p), height, width), precision="fp32")
+            for p, path in network.paths.items()
+        }
+        self._head = _compile(_head(network, height, width), precision="fp32")
+        self._steps: dict[tuple[Path, int], ov.InferRequest] = {}
+        self._make_step: Callable[[Path, int], ov.InferRequest] = lambda p, batch: _compile(
+            _recurrence(network.paths[p], height, width, batch), precision=precision
+        )
+        shapes = {p: (slots, path.filters, height, width) for p, path in network.paths.items()}
+        self._hidden = {p: np.zeros(shape, np.float32) for p, shape in shapes.items()}
+        self._cell = {p: np.zeros(shape, np.float32) for p, shape in shapes.items()}
+
+    def encode(self, path: Path, frame: FloatArray) -> FloatArray:
+        """Gates (1, 4 filter, y, x)."""
+        request = self._encoders[path]
+        request.infer([np.ascontiguousarray(frame.transpose(2, 0, 1)[None])])
+        gates: FloatArray = request.get_output_tensor().data.copy()
+        return gates
+
+    def clear(self, slot: int) -> None:
+        """Start a new window in a slot."""
+        for path in self._paths:
+            self._hidden[path][slot] = 0
+            self._cell[path][slot] = 0
+
+    def advance(self, path: Path, gates: FloatArray, first: int, last: int) -> None:
+        """One step for the windows in slots `first` to `last` - 1."""
+        request = self._steps.get((path, last - first))
+        if request is None:
+            request = self._steps[path, last - first] = self._make_step(path, last - first)
+        hidden, cell = self._hidden[path][first:last], self._cell[path][first:last]
+        request.infer([hidden, cell, gates], share_inputs=True)
+        hidden[:] = request.get_output_tensor(0).data
+        cell[:] = request.get_output_tensor(1).data
+
+    def score(self, slot: int) -> FloatArray:
+        """Score (y, x) of the window in a slot."""
+        merged = np.concatenate([hidden[slot] for hidden in self._hidden.values()])[None]
+        self._head.infer([merged])
+        score: FloatArray = self._head.get_output_tensor().data[0, 0].copy()
+        return score
+
+    def hidden(self, path: Path, slot: int) -> FloatArray:
+        """Hidden state (filter, y, x) of a path."""
+        return self._hidden[path][slot].copy()
+
+
+class OpenVinoEngine:
+    """OpenVINO on the CPU."""
+
+    name = "openvino"
+
+    def __init__(self, *, precision: str = "fp32") -> None:
+        if precision == "bf16" and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise EngineError(
+                "engine openvino: this processor has no bf16 instructions; use --precision fp32, or --engine native"
+            )
+        self.precision = precision
+
+    def session(self, network: FoldedNetwork, *, height: int, width: int, slots: int) -> Session:
+        """A session on images of `height` x `width` px."""
+        return OpenVinoSession(network, height=height, width=width, slots=slots, precision=self.precision)
