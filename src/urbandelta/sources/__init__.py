@@ -1,0 +1,1 @@
+"""Where acquisitions come from: one module per kind of file, all behind the protocol `base.Source`."""
