@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import zarr
+from numcodecs import VLenUTF8, Zstd
 from zarr.abc.store import Store
 from zarr.api.asynchronous import open_array
 from zarr.codecs import BloscCodec, TransposeCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from urbandelta.eras import Stream
@@ -45,6 +48,7 @@ PER_TIME = (*NUMBERS, *TEXTS)
 CHUNK = 128
 _MASK_CHUNK = 256
 _TIMES_CHUNK = 64
+_LEVEL = 3
 _EPOCH = "nanoseconds since 1970-01-01"
 
 
@@ -132,14 +136,16 @@ def check_layout(frame: Frame, stored: Layout, *, stream: str) -> None:
         new, old = getattr(frame.layout, what), getattr(stored, what)
         if new != old:
             raise StoreError(
-                f"{frame.label}: {what} {new!r} differs from {old!r} of stream {stream}; convert it, or use another cube"
+                f"{frame.label}: {what} {new!r} differs from {old!r} of stream {stream}; convert it or use another cube"
             )
 
 
 def create_stream(store: Store, *, stream: Stream, grid: Grid, layout: Layout) -> None:
     """Write the empty arrays of one stream."""
     height, width = grid.shape
-    group = zarr.open_group(store, mode="r+").create_group(stream.name, attributes={"kind": stream.kind})
+    group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False).create_group(
+        stream.name, attributes={"kind": stream.kind}
+    )
     scaling = {} if (layout.scale, layout.offset) == (1.0, 0.0) else _scaling(layout)
     group.create_array(
         "values",
@@ -179,7 +185,7 @@ def create_stream(store: Store, *, stream: Stream, grid: Grid, layout: Layout) -
             shape=(0,),
             dtype=NUMBERS.get(name, str),
             chunks=(_TIMES_CHUNK,),
-            compressors=[ZstdCodec(level=3)],
+            compressors=[ZstdCodec(level=_LEVEL)],
             dimension_names=("time",),
             attributes={"units": _EPOCH, "calendar": "proleptic_gregorian"} if name == "time" else {},
         )
@@ -187,22 +193,54 @@ def create_stream(store: Store, *, stream: Stream, grid: Grid, layout: Layout) -
     write_grid(group, grid)
 
 
-def append_frame(store: Store, frame: Frame, *, stream: str) -> None:
-    """Add one frame at the end of the arrays of a stream."""
-    data = {"values": frame.values[np.newaxis], "mask": frame.mask[np.newaxis]}
-    for name in PER_TIME:
-        data[name] = np.array([frame.record[name]], dtype=NUMBERS.get(name, object))
-    sync(_append_all(store, stream, data))
+def append_frame(store: Store, frame: Frame, *, stream: str, columns: Mapping[str, Array]) -> None:
+    """Add one frame at the end of the arrays of a stream.
+
+    `columns` holds the stream's coordinates as they are stored so far (empty arrays for a new stream).
+    """
+    sync(_append_all(store, frame, stream, columns))
 
 
-async def _append_all(store: Store, stream: str, data: Mapping[str, Array]) -> None:
+async def _append_all(store: Store, frame: Frame, stream: str, columns: Mapping[str, Array]) -> None:
     # All arrays in one crossing to Zarr's event loop: one crossing an array took most of a commit's time.
-    await asyncio.gather(*(_append_one(store, f"{stream}/{name}", values) for name, values in data.items()))
+    await asyncio.gather(
+        _append_pixels(store, f"{stream}/values", frame.values),
+        _append_pixels(store, f"{stream}/mask", frame.mask),
+        *(_append_cell(store, f"{stream}/{name}", columns[name], frame.record[name]) for name in PER_TIME),
+    )
 
 
-async def _append_one(store: Store, path: str, values: Array) -> None:
-    array = await open_array(store=store, path=path, mode="r+")
-    await array.append(values)
+async def _append_pixels(store: Store, path: str, pixels: Array) -> None:
+    array = await open_array(store=store, path=path, mode="r+", zarr_format=3)
+    await array.append(pixels[np.newaxis])
+
+
+async def _append_cell(store: Store, path: str, column: Array, cell: Any) -> None:
+    # The eleven coordinates are written chunk by chunk rather than through Zarr's arrays, which would take 3 ms each:
+    # half of a commit. Only the shape in the metadata and the newest chunk change.
+    prototype = default_buffer_prototype()
+    document = await store.get(f"{path}/zarr.json", prototype)
+    if document is None:
+        raise StoreError(f"{path}: is missing from the cube; import it again")
+    metadata = json.loads(document.to_bytes())
+    if metadata["shape"] != [len(column)]:
+        raise StoreError(f"{path}: holds {metadata['shape'][0]} acquisitions, not {len(column)}; import it again")
+    metadata["shape"] = [len(column) + 1]
+    chunk = len(column) // _TIMES_CHUNK
+    cells = [*column[chunk * _TIMES_CHUNK :], cell]
+    buffer = prototype.buffer.from_bytes
+    await store.set(f"{path}/zarr.json", buffer(json.dumps(metadata).encode()))
+    await store.set(f"{path}/c/{chunk}", buffer(_encode_cells(cells, NUMBERS.get(path.rpartition("/")[2]))))
+
+
+def _encode_cells(cells: list[Any], dtype: str | None) -> bytes:
+    """One chunk of a coordinate as Zarr's codecs `bytes` or `vlen-utf8`, then `zstd`, write it; text has no dtype."""
+    padding = _TIMES_CHUNK - len(cells)
+    if dtype is None:
+        raw = VLenUTF8().encode(np.array([*cells, *([""] * padding)], dtype=object))
+    else:
+        raw = np.pad(np.array(cells, dtype=np.dtype(dtype).newbyteorder("<")), (0, padding)).tobytes()
+    return bytes(Zstd(level=_LEVEL).encode(raw))
 
 
 def write_grid(group: zarr.Group, grid: Grid) -> None:

@@ -28,6 +28,7 @@ FORMAT = 1
 _BRANCH = "main"
 _LOCK_SECONDS = 120.0
 _CONFLICT_TRIES = 8
+_CHUNKS_A_LIST = 32
 
 # Icechunk writes a warning to the terminal for each local store, which the lock below answers.
 if "ICECHUNK_LOG" not in os.environ:
@@ -121,7 +122,7 @@ def create_repository(
             _require_ours(url, overwrite=overwrite)
         staging = path.with_name(f".{path.name}.creating")
         shutil.rmtree(staging, ignore_errors=True)
-        _write_root(icechunk.Repository.create(icechunk.local_filesystem_storage(str(staging))), root, fill)
+        _write_root(_create(icechunk.local_filesystem_storage(str(staging))), root, fill)
         if occupied:
             retired = path.with_name(f".{path.name}.retired")
             shutil.rmtree(retired, ignore_errors=True)
@@ -163,7 +164,7 @@ def open_repository(url: str, *, kind: str) -> Repository:
 def zarr_group(repository: Repository, snapshot: str) -> zarr.Group:
     """Root group of a snapshot, read-only; raises `StoreError` if the snapshot holds none."""
     try:
-        return zarr.open_group(repository.reader(snapshot), mode="r")
+        return zarr.open_group(repository.reader(snapshot), mode="r", zarr_format=3, use_consolidated=False)
     except (FileNotFoundError, icechunk.IcechunkError) as error:
         raise StoreError(
             f"{repository.url}: was not created completely; create it again or give another path ({_reason(error)})"
@@ -198,6 +199,22 @@ def local_lock(path: Path | None, url: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _config() -> icechunk.RepositoryConfig:
+    """Split the lists of chunks, which Icechunk writes anew at each commit.
+
+    In one piece they would grow with every commit: 160,000 chunks take 3 MB, times 500 acquisitions of a whole site.
+    """
+    name, along = icechunk.ManifestSplitCondition.name_matches, icechunk.ManifestSplitDimCondition.DimensionName
+    splitting = icechunk.ManifestSplittingConfig.from_dict(
+        {
+            name("values"): {along("time"): _CHUNKS_A_LIST},
+            name("mask"): {along("time"): _CHUNKS_A_LIST},
+            name("score"): {along("y"): 1},
+        }
+    )
+    return icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(splitting=splitting))
 
 
 _MEMORY: dict[str, icechunk.Storage] = {}
@@ -245,9 +262,13 @@ def _scheme(url: str) -> tuple[str, str]:
     return (scheme.lower(), rest) if separator else ("", url)
 
 
+def _create(storage: icechunk.Storage) -> icechunk.Repository:
+    return icechunk.Repository.create(storage, config=_config())
+
+
 def _open(url: str) -> icechunk.Repository:
     try:
-        return icechunk.Repository.open(storage_of(url))
+        return icechunk.Repository.open(storage_of(url), config=_config())
     except icechunk.IcechunkError as error:
         raise StoreError(f"{url}: is not a readable Icechunk repository ({_reason(error)})") from error
 
@@ -259,9 +280,9 @@ def _create_remote(
     kind = str(root["urbandelta_kind"])
     try:
         if not icechunk.Repository.exists(storage):
-            _write_root(icechunk.Repository.create(storage), root, fill)
+            _write_root(_create(storage), root, fill)
             return open_repository(url, kind=kind)
-        repo = icechunk.Repository.open(storage)
+        repo = icechunk.Repository.open(storage, config=_config())
     except icechunk.IcechunkError as error:
         raise StoreError(f"{url}: cannot be created ({_reason(error)})") from error
     unfinished = sum(1 for _ in repo.ancestry(branch=_BRANCH)) == 1

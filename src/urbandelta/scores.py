@@ -20,6 +20,7 @@ from urbandelta.cube_format import nanoseconds, write_grid
 from urbandelta.errors import ShapeError, StoreError
 from urbandelta.grid import Grid
 from urbandelta.repository import Repository, create_repository, open_repository, zarr_group
+from urbandelta.stream_index import array_of
 from urbandelta.types import FloatArray, Window
 
 log = logging.getLogger(__name__)
@@ -76,11 +77,11 @@ class ScoreWriter:
         """
 
         def write(store: Store, _snapshot: str) -> Mapping[str, Any]:
-            root = zarr.open_group(store, mode="r+")
+            root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
             done = _done(root)
             if block_id in done:
                 raise StoreError(f"{self.url}: block {block_id} is finished already; it is not added twice")
-            _add(_array(root, "score"), y, x, contribution)
+            _add(array_of(root, "score"), y, x, contribution)
             root.attrs["blocks_done"] = _to_ranges(done | {block_id})
             return {"block": block_id}
 
@@ -94,7 +95,7 @@ class ScoreWriter:
         """Mark the scores complete; returns the id of the final snapshot. Doing it again changes nothing."""
 
         def write(store: Store, _snapshot: str) -> Mapping[str, Any] | None:
-            root = zarr.open_group(store, mode="r+")
+            root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
             if root.attrs.get("complete"):
                 return None
             root.attrs["complete"] = True
@@ -135,7 +136,7 @@ def create_scores(
     root = {**attributes, "Conventions": "CF-1.11", "grid": grid.to_json(), "blocks_done": [], "complete": False}
 
     def fill(store: Store) -> None:
-        group = zarr.open_group(store, mode="r+")
+        group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         _create_arrays(group, grid, windows, chunks)
 
     return ScoreWriter(create_repository(str(url), root, kind=_KIND, overwrite=overwrite, fill=fill))
@@ -250,10 +251,6 @@ def _sum(stored: FloatArray, added: FloatArray) -> FloatArray:
 
 def _aligned(part: slice, chunk: int, size: int) -> slice:
     return slice(part.start // chunk * chunk, min(-(-part.stop // chunk) * chunk, size))
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    return cast("zarr.Array[Any]", group[name])
 
 
 def _done(group: zarr.Group) -> frozenset[int]:

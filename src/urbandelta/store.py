@@ -20,7 +20,6 @@ import zarr
 from zarr.abc.store import Store
 
 from urbandelta.cube_format import (
-    PER_TIME,
     Frame,
     Layout,
     append_frame,
@@ -28,11 +27,12 @@ from urbandelta.cube_format import (
     create_stream,
     prepare,
 )
-from urbandelta.eras import Era, StreamKind, era_named
-from urbandelta.errors import ConfigError, DuplicateAcquisition, StoreError
+from urbandelta.eras import Era, era_named
+from urbandelta.errors import ConfigError, StoreError
 from urbandelta.grid import Grid
 from urbandelta.repository import Commit, Repository, create_repository, open_repository, zarr_group
 from urbandelta.scores import ScoreWriter, create_scores, open_scores, resume_scores
+from urbandelta.stream_index import StreamIndex, StreamInfo, array_of
 from urbandelta.types import Acquisition, Array, FloatArray, MaskArray, Progress, TimeArray
 
 __all__ = [
@@ -49,32 +49,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamInfo:
-    """What a stream holds, as stored: physical value = raw * scale + offset.
-
-    The plural fields list the distinct values of all its acquisitions, sorted.
-    """
-
-    name: str
-    kind: StreamKind
-    bands: tuple[str, ...]
-    dtype: str
-    scale: float
-    offset: float
-    units: str
-    count: int
-    first: np.datetime64
-    last: np.datetime64
-    platforms: tuple[str, ...]
-    orbit_states: tuple[str, ...]
-    relative_orbits: tuple[int, ...]
-    processing_baselines: tuple[str, ...]
-    processing_levels: tuple[str, ...]
-    backscatter_coefficients: tuple[str, ...]
-    boa_offset_applied: tuple[bool, ...]
-
-
 @dataclass(frozen=True)
 class AppendReport:
     """What an append did: acquisitions added, skipped because they were there already, and the newest snapshot."""
@@ -82,50 +56,6 @@ class AppendReport:
     added: int
     skipped: int
     snapshot: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Index:
-    """A stream's per-acquisition coordinates in stored order, and the order that sorts them by time."""
-
-    layout: Layout
-    columns: Mapping[str, Array]
-    order: npt.NDArray[np.intp]
-
-    @classmethod
-    def load(cls, group: zarr.Group) -> _Index:
-        values = _array(group, "values")
-        layout = Layout(
-            bands=tuple(str(band) for band in np.asarray(_array(group, "band")[:])),
-            dtype=np.dtype(values.dtype).name,
-            scale=float(cast(float, values.attrs.get("scale_factor", 1.0))),
-            offset=float(cast(float, values.attrs.get("add_offset", 0.0))),
-        )
-        columns = {name: np.asarray(_array(group, name)[:]) for name in PER_TIME}
-        return cls(layout, columns, np.argsort(columns["time"], kind="stable"))
-
-    def holds(self, frame: Frame, stream: str) -> bool:
-        """Whether this very acquisition is stored; raises `DuplicateAcquisition` for another one of the same time."""
-        at = np.flatnonzero(self.columns["time"] == frame.time)
-        if at.size == 0:
-            return False
-        if self.columns["digest"][at[0]] == frame.record["digest"]:
-            return True
-        raise DuplicateAcquisition(
-            f"{frame.label} at {frame.moment}: stream {stream} already "
-            f"holds {self.columns['item_id'][at[0]] or 'another acquisition'} of this time with other content; "
-            "drop one of them, or give them distinct times"
-        )
-
-    def distinct(self, name: str) -> tuple[Any, ...]:
-        return tuple(sorted({value.item() if hasattr(value, "item") else str(value) for value in self.columns[name]}))
-
-    def with_frame(self, frame: Frame) -> _Index:
-        columns = {
-            name: np.append(column, np.array([frame.record[name]], dtype=column.dtype))
-            for name, column in self.columns.items()
-        }
-        return _Index(self.layout, columns, np.argsort(columns["time"], kind="stable"))
 
 
 class Cube:
@@ -167,8 +97,7 @@ class Cube:
         if name not in self.streams:
             self.era.stream(name)
             return np.array([], dtype="datetime64[ns]")
-        index = self._index(name)
-        return index.columns["time"][index.order].astype("datetime64[ns]")
+        return self._index(name).times
 
     def bands(self, name: str) -> tuple[str, ...]:
         """Bands that a stream holds, in stored order."""
@@ -176,26 +105,7 @@ class Cube:
 
     def attributes(self, name: str) -> StreamInfo:
         """Encoding, units, and the distinct platforms, levels and coefficients of a stream, as stored."""
-        index, stream, times = self._index(name), self.era.stream(name), self.times(name)
-        return StreamInfo(
-            name=name,
-            kind=stream.kind,
-            bands=index.layout.bands,
-            dtype=index.layout.dtype,
-            scale=index.layout.scale,
-            offset=index.layout.offset,
-            units=stream.units,
-            count=len(times),
-            first=times[0],
-            last=times[-1],
-            platforms=index.distinct("platform"),
-            orbit_states=index.distinct("orbit_state"),
-            relative_orbits=index.distinct("relative_orbit"),
-            processing_baselines=index.distinct("processing_baseline"),
-            processing_levels=index.distinct("processing_level"),
-            backscatter_coefficients=index.distinct("backscatter_coefficient"),
-            boa_offset_applied=index.distinct("boa_offset_applied"),
-        )
+        return self._index(name).info(self.era.stream(name))
 
     def acquisitions(self, name: str) -> xr.Dataset:
         """Metadata of a stream's acquisitions, sorted by time, without pixels."""
@@ -214,7 +124,7 @@ class Cube:
         Variables are `values` (time, y, x, band), physical and not masked, and `mask` (time, y, x), 0 where valid.
         """
         self._index(name)
-        data = xr.open_zarr(self._store, group=name, consolidated=False, chunks=None)
+        data = xr.open_zarr(self._repository.reader(self._snapshot), group=name, consolidated=False, chunks=None)
         return data.sortby("time")
 
     def read(self, name: str, time: slice, y: slice, x: slice) -> tuple[FloatArray, MaskArray]:
@@ -239,7 +149,7 @@ class Cube:
         shape = (len(stored), rows.stop - rows.start, columns.stop - columns.start)
         planes = np.empty((shape[0], len(index.layout.bands), *shape[1:]), dtype=np.float32)
         values, mask = planes.transpose(0, 2, 3, 1), np.empty(shape, dtype=np.uint8)
-        raw_values, raw_mask = _array(group, "values"), _array(group, "mask")
+        raw_values, raw_mask = array_of(group, "values"), array_of(group, "mask")
         for out, kept in _runs(stored):
             _physical(np.asarray(raw_values[kept, rows, columns]), index.layout, values[out])
             mask[out] = raw_mask[kept, rows, columns]
@@ -288,15 +198,16 @@ class Cube:
         def write(store: Store, snapshot: str) -> Mapping[str, Any] | None:
             if snapshot != self._snapshot:  # another process committed since
                 self._see(snapshot)
-            if name in self._root:
+            if name in self._indices or name in self._root:
                 index = self._index(name)
                 check_layout(frame, index.layout, stream=name)
-                _check_coefficient(index, frame, name)
+                index.check_coefficient(frame, name)
                 if index.holds(frame, name):
                     return None
             else:
                 create_stream(store, stream=self.era.stream(name), grid=self.grid, layout=frame.layout)
-            append_frame(store, frame, stream=name)
+                index = StreamIndex.empty(frame.layout)
+            append_frame(store, frame, stream=name, columns=index.columns)
             return {"item_id": frame.record["item_id"], "provenance": json.dumps(dict(provenance), default=str)}
 
         snapshot = self._repository.commit(f"{name} {frame.moment} {frame.record['item_id']}".strip(), write)
@@ -310,9 +221,15 @@ class Cube:
 
     def _see(self, snapshot: str) -> None:
         self._snapshot = snapshot
-        self._store = self._repository.reader(snapshot)
-        self._root = zarr_group(self._repository, snapshot)
-        self._indices: dict[str, _Index] = {}
+        self._opened: zarr.Group | None = None
+        self._indices: dict[str, StreamIndex] = {}
+
+    @property
+    def _root(self) -> zarr.Group:
+        # Opened when first needed: an append of many acquisitions moves on before it reads anything.
+        if self._opened is None:
+            self._opened = zarr_group(self._repository, self._snapshot)
+        return self._opened
 
     def _group(self, name: str) -> zarr.Group:
         self.era.stream(name)
@@ -321,9 +238,9 @@ class Cube:
             raise StoreError(f"{self.url}: holds no acquisition of stream {name} ({held}); import some first")
         return cast(zarr.Group, self._root[name])
 
-    def _index(self, name: str) -> _Index:
+    def _index(self, name: str) -> StreamIndex:
         if name not in self._indices:
-            self._indices[name] = _Index.load(self._group(name))
+            self._indices[name] = StreamIndex.load(self._group(name))
         return self._indices[name]
 
 
@@ -375,10 +292,6 @@ def _version() -> str:
         return "unknown"
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    return cast("zarr.Array[Any]", group[name])
-
-
 def _unit(part: slice, size: int) -> slice:
     start, stop, step = part.indices(size)
     if step != 1:
@@ -406,13 +319,3 @@ def _physical(raw: Array, layout: Layout, out: FloatArray) -> None:
         np.multiply(raw, np.float32(layout.scale), out=out, casting="unsafe")
     if layout.offset != 0.0:
         out += np.float32(layout.offset)
-
-
-def _check_coefficient(index: _Index, frame: Frame, stream: str) -> None:
-    new = frame.record["backscatter_coefficient"]
-    stored = [value for value in index.distinct("backscatter_coefficient") if value]
-    if new and stored and new not in stored:
-        raise StoreError(
-            f"{frame.label}: is {new}, stream {stream} holds "
-            f"{', '.join(stored)}; convert it, backscatter coefficients are never mixed"
-        )
