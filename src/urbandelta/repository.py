@@ -59,10 +59,16 @@ class Repository:
 
     def reader(self, snapshot: str) -> Store:
         """Read-only Zarr store of one snapshot."""
+        return self._repo.readonly_session(snapshot_id=snapshot).store
+
+    def require(self, snapshot: str) -> str:
+        """The snapshot id itself; raises `StoreError` if the store has no such snapshot."""
         try:
-            return self._repo.readonly_session(snapshot_id=snapshot).store
+            return str(self._repo.lookup_snapshot(snapshot).id)
         except (icechunk.IcechunkError, ValueError) as error:
-            raise StoreError(f"{self.url}: has no snapshot {snapshot!r} ({_reason(error)})") from error
+            raise StoreError(
+                f"{self.url}: has no snapshot {snapshot!r}; `urbandelta info` lists them ({_reason(error)})"
+            ) from error
 
     def commit(self, message: str, write: Callable[[Store, str], Mapping[str, Any] | None]) -> str | None:
         """Run `write(store, snapshot)` on the newest snapshot and commit what it wrote, whole or not at all.

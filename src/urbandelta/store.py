@@ -282,7 +282,8 @@ def open_cube(url: str, mode: Literal["r", "a"] = "r", *, snapshot: str | None =
     if snapshot is not None and mode == "a":
         raise StoreError(f"{url}: acquisitions are added to the newest snapshot only; leave snapshot out to append")
     repository = open_repository(str(url), kind="cube")
-    return Cube(repository, snapshot=snapshot or repository.tip(), mode=mode)
+    seen = repository.tip() if snapshot is None else repository.require(snapshot)
+    return Cube(repository, snapshot=seen, mode=mode)
 
 
 def _version() -> str:

@@ -87,7 +87,7 @@ class StreamIndex:
         return tuple(sorted({value.item() if hasattr(value, "item") else str(value) for value in self.columns[name]}))
 
     def with_frame(self, frame: Frame) -> StreamIndex:
-        """This index with one more acquisition at its end."""
+        """An index with one more acquisition at its end."""
         columns = {
             name: np.append(column, np.array([frame.record[name]], dtype=column.dtype))
             for name, column in self.columns.items()
