@@ -34,6 +34,7 @@ class Engine(Protocol):
     """A way to compute the network."""
 
     name: str
+    precision: str
 
     def session(self, network: FoldedNetwork, *, height: int, width: int, slots: int) -> Session:
         """A session on images of `height` x `width` px."""

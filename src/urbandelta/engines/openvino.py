@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
 from functools import cache
 from typing import Any
 
@@ -61,29 +61,45 @@ def _core() -> ov.Core:
     return ov.Core()
 
 
-def _compile(model: ov.Model, *, precision: str) -> ov.InferRequest:
+def _compile(model: ov.Model, *, precision: str) -> ov.CompiledModel:
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-    # One thread a request: windows are shared out among threads of ours, each with a session of its own.
-    compiled = _core().compile_model(
+    # One thread a request: blocks are shared out among threads of ours, each with sessions of its own.
+    return _core().compile_model(
         model, "CPU", {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": hint}
     )
-    return compiled.create_infer_request()
+
+
+class _Models:
+    """Compiled models for one network and image size, shared by all sessions; compiling takes longer than a step."""
+
+    def __init__(self, network: FoldedNetwork, height: int, width: int, precision: str) -> None:
+        self._network, self._size, self._precision = network, (height, width), precision
+        self._lock = threading.Lock()
+        self._steps: dict[tuple[Path, int], ov.CompiledModel] = {}
+        self.encoders = {
+            p: _compile(_encoder(path, network.config.path_bands(p), height, width), precision="fp32")
+            for p, path in network.paths.items()
+        }
+        self.head = _compile(_head(network, height, width), precision="fp32")
+
+    def step(self, path: Path, batch: int) -> ov.CompiledModel:
+        """The recurrence of a path for `batch` windows."""
+        with self._lock:
+            if (path, batch) not in self._steps:
+                model = _recurrence(self._network.paths[path], *self._size, batch)
+                self._steps[path, batch] = _compile(model, precision=self._precision)
+            return self._steps[path, batch]
 
 
 class OpenVinoSession:
     """`Session` on infer requests of fixed shape; the recurrence is compiled once for each number of windows it meets."""
 
-    def __init__(self, network: FoldedNetwork, *, height: int, width: int, slots: int, precision: str) -> None:
+    def __init__(self, network: FoldedNetwork, models: _Models, *, height: int, width: int, slots: int) -> None:
         self._paths = network.paths
-        self._encoders = {
-            p: _compile(_encoder(path, network.config.path_bands(p), height, width), precision="fp32")
-            for p, path in network.paths.items()
-        }
-        self._head = _compile(_head(network, height, width), precision="fp32")
+        self._models = models
+        self._encoders = {p: model.create_infer_request() for p, model in models.encoders.items()}
+        self._head = models.head.create_infer_request()
         self._steps: dict[tuple[Path, int], ov.InferRequest] = {}
-        self._make_step: Callable[[Path, int], ov.InferRequest] = lambda p, batch: _compile(
-            _recurrence(network.paths[p], height, width, batch), precision=precision
-        )
         shapes = {p: (slots, path.filters, height, width) for p, path in network.paths.items()}
         self._hidden = {p: np.zeros(shape, np.float32) for p, shape in shapes.items()}
         self._cell = {p: np.zeros(shape, np.float32) for p, shape in shapes.items()}
@@ -105,7 +121,8 @@ class OpenVinoSession:
         """One step for the windows in slots `first` to `last` - 1."""
         request = self._steps.get((path, last - first))
         if request is None:
-            request = self._steps[path, last - first] = self._make_step(path, last - first)
+            request = self._models.step(path, last - first).create_infer_request()
+            self._steps[path, last - first] = request
         hidden, cell = self._hidden[path][first:last], self._cell[path][first:last]
         request.infer([hidden, cell, gates], share_inputs=True)
         hidden[:] = request.get_output_tensor(0).data
@@ -134,7 +151,16 @@ class OpenVinoEngine:
                 "engine openvino: this processor has no bf16 instructions; use --precision fp32, or --engine native"
             )
         self.precision = precision
+        self._lock = threading.Lock()
+        self._models: dict[tuple[int, int, int], _Models] = {}
+        self._networks: list[FoldedNetwork] = []
 
     def session(self, network: FoldedNetwork, *, height: int, width: int, slots: int) -> Session:
         """A session on images of `height` x `width` px."""
-        return OpenVinoSession(network, height=height, width=width, slots=slots, precision=self.precision)
+        with self._lock:
+            key = (id(network), height, width)
+            if key not in self._models:
+                self._models[key] = _Models(network, height, width, self.precision)
+                self._networks.append(network)  # kept alive, so that its id stays its own
+            models = self._models[key]
+        return OpenVinoSession(network, models, height=height, width=width, slots=slots)

@@ -36,25 +36,25 @@ GROUP = 4
 RUN = 64
 """Tiles computed together: four vectors."""
 
-_F32 = np.float32
-_ONE = _F32(1)
-_ZERO = _F32(0)
-_TWO = _F32(2)
-_FOUR = _F32(4)
-_FIVE = _F32(5)
-_EIGHT = _F32(8)
-_LOWEST = np.finfo(_F32).min
-
+# Interpolation points 0, +-sqrt(1/2), +-sqrt(2) and infinity. Against the textbook's 0, +-1, +-2 they halve the rounding error
+# and take the largest one down to a sixth, at the same number of products.
+_A, _B = np.sqrt(0.5), np.sqrt(2.0)
+_A2, _B2 = 0.5, 2.0
 _G = np.array(
     [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
+        [1 / (_A2 * _B2), 0, 0],
+        *(np.array([1, sign * _A, _A2]) / (2 * _A2 * (_A2 - _B2)) for sign in (1, -1)),
+        *(np.array([1, sign * _B, _B2]) / (2 * _B2 * (_B2 - _A2)) for sign in (1, -1)),
         [0, 0, 1],
     ]
 )
+
+_F32 = np.float32
+_ZERO, _ONE, _TWO, _HALF = _F32(0), _F32(1), _F32(2), _F32(0.5)
+_ROOT_HALF, _ROOT_TWO = _F32(_A), _F32(_B)
+_ROOT_EIGHTH, _ROOT_EIGHT = _F32(_A / 2), _F32(_B * 2)
+_MINUS_SUM = _F32(-(_A2 + _B2))
+_LOWEST = np.finfo(_F32).min
 
 
 def transform_kernel(weight: FloatArray) -> FloatArray:
@@ -143,29 +143,29 @@ class Tiling:
 
 @njit(inline="always")
 def _input_1d(d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any) -> Any:
-    two, four, five = splat(_TWO), splat(_FOUR), splat(_FIVE)
-    minus_four, minus_five, minus_two = splat(-_FOUR), splat(-_FIVE), splat(-_TWO)
-    even, odd = fma(minus_four, d2, d4), fma(minus_four, d1, d3)
-    even2, odd2 = d4 - d2, two * (d3 - d1)
+    """B' d along one axis."""
+    minus_two, minus_half, minus_sum = splat(-_TWO), splat(-_HALF), splat(_MINUS_SUM)
+    even_a, odd_a = fma(minus_two, d2, d4), splat(_ROOT_HALF) * fma(minus_two, d1, d3)
+    even_b, odd_b = fma(minus_half, d2, d4), splat(_ROOT_TWO) * fma(minus_half, d1, d3)
     return (
-        fma(four, d0, fma(minus_five, d2, d4)),
-        even + odd,
-        even - odd,
-        even2 + odd2,
-        even2 - odd2,
-        fma(four, d1, fma(minus_five, d3, d5)),
+        d0 + fma(minus_sum, d2, d4),
+        even_a + odd_a,
+        even_a - odd_a,
+        even_b + odd_b,
+        even_b - odd_b,
+        d1 + fma(minus_sum, d3, d5),
     )
 
 
 @njit(inline="always")
 def _output_1d(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any) -> Any:
-    two, four, eight = splat(_TWO), splat(_FOUR), splat(_EIGHT)
-    sum12, diff12, sum34, diff34 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    """A' m along one axis."""
+    sum_a, diff_a, sum_b, diff_b = m1 + m2, m1 - m2, m3 + m4, m3 - m4
     return (
-        m0 + sum12 + sum34,
-        fma(two, diff34, diff12),
-        fma(four, sum34, sum12),
-        fma(eight, diff34, diff12) + m5,
+        m0 + sum_a + sum_b,
+        fma(splat(_ROOT_TWO), diff_b, splat(_ROOT_HALF) * diff_a),
+        fma(splat(_TWO), sum_b, splat(_HALF) * sum_a),
+        fma(splat(_ROOT_EIGHT), diff_b, fma(splat(_ROOT_EIGHTH), diff_a, m5)),
     )
 
 
@@ -289,8 +289,8 @@ def _transform_output(product: Any, at: int, work: Any, to: int) -> None:
 
 # tanh(v) = 1 - 2 / (exp(2 v) + 1), exp by 2^n times the Taylor series of 2^f, |f| <= 1/2: error below 2e-7 absolute.
 _TWO_LOG2E = _F32(2 / np.log(2))
-_TAYLOR = tuple(_F32(np.log(2) ** k / np.prod(np.arange(1, k + 1, dtype=np.float64))) for k in range(7))
-_T1, _T2, _T3, _T4, _T5, _T6 = _TAYLOR[1:]
+_TAYLOR = tuple(_F32(np.log(2) ** k / np.prod(np.arange(1, k + 1, dtype=np.float64))) for k in range(8))
+_T1, _T2, _T3, _T4, _T5, _T6, _T7 = _TAYLOR[1:]
 _TANH_LIMIT = _F32(9.5)
 
 
@@ -299,7 +299,8 @@ def _tanh(value: Any) -> Any:
     limit = splat(_TANH_LIMIT)
     bounded = maximum(minimum(value, limit), splat(-_TANH_LIMIT))
     power, fraction = exp2_split(bounded * splat(_TWO_LOG2E))
-    series = fma(fraction, splat(_T6), splat(_T5))
+    series = fma(fraction, splat(_T7), splat(_T6))
+    series = fma(fraction, series, splat(_T5))
     series = fma(fraction, series, splat(_T4))
     series = fma(fraction, series, splat(_T3))
     series = fma(fraction, series, splat(_T2))
