@@ -18,6 +18,7 @@ import numpy.typing as npt
 import xarray as xr
 import zarr
 from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
 
 from urbandelta.cube_format import (
     Frame,
@@ -149,10 +150,11 @@ class Cube:
         shape = (len(stored), rows.stop - rows.start, columns.stop - columns.start)
         planes = np.empty((shape[0], len(index.layout.bands), *shape[1:]), dtype=np.float32)
         values, mask = planes.transpose(0, 2, 3, 1), np.empty(shape, dtype=np.uint8)
-        raw_values, raw_mask = array_of(group, "values"), array_of(group, "mask")
+        raw = np.empty(planes.shape, dtype=index.layout.dtype).transpose(0, 2, 3, 1)
         for out, kept in _runs(stored):
-            _physical(np.asarray(raw_values[kept, rows, columns]), index.layout, values[out])
-            mask[out] = raw_mask[kept, rows, columns]
+            _read_into(array_of(group, "values"), (kept, rows, columns), raw[out])
+            _read_into(array_of(group, "mask"), (kept, rows, columns), mask[out])
+        _to_physical(raw, index.layout, values)
         return values, mask
 
     def append(
@@ -312,7 +314,13 @@ def _runs(stored: npt.NDArray[np.intp]) -> list[tuple[slice, slice]]:
     ]
 
 
-def _physical(raw: Array, layout: Layout, out: FloatArray) -> None:
+def _read_into(array: zarr.Array[Any], part: tuple[slice, ...], out: Array) -> None:
+    # Into memory laid out like the chunks (bands apart): else Zarr and the decoding would each turn every pixel around.
+    buffer = default_buffer_prototype().nd_buffer.from_numpy_array(out)
+    array.get_basic_selection(part, out=buffer)
+
+
+def _to_physical(raw: Array, layout: Layout, out: FloatArray) -> None:
     """Decode raw values into `out`; with scale 1 and offset 0 native float32 stays as it is, bit by bit."""
     if layout.scale == 1.0:
         out[...] = raw
