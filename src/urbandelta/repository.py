@@ -77,13 +77,14 @@ class Repository:
         It may run again on a newer snapshot if another process committed meanwhile (object stores only).
         """
         for _ in range(_CONFLICT_TRIES):
-            with local_lock(self.path, self.url):
+            with (
+                local_lock(self.path, self.url),
+                contextlib.suppress(icechunk.ConflictError),
+                icechunk_errors(self.url),
+            ):
                 session = self._repo.writable_session(_BRANCH)
                 metadata = write(session.store, str(session.snapshot_id))
-                if metadata is None:
-                    return None
-                with contextlib.suppress(icechunk.ConflictError):
-                    return str(session.commit(message, metadata=dict(metadata)))
+                return None if metadata is None else str(session.commit(message, metadata=dict(metadata)))
         raise StoreError(f"{self.url}: other processes kept committing; let one process write at a time")
 
     def history(self, snapshot: str) -> list[Commit]:
@@ -121,8 +122,11 @@ def create_repository(
     path = local_path(url)
     if path is None:
         return _create_remote(url, root, fill, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with local_lock(path, url):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{url}: its folder cannot be made ({error.strerror}: {error.filename})") from error
+    with local_lock(path, url), icechunk_errors(url):
         occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
         if occupied:
             _require_ours(url, overwrite=overwrite)
@@ -185,6 +189,18 @@ def local_path(url: str) -> Path | None:
     if scheme == "file":
         return Path(unquote(urlsplit(url).path)).absolute()
     return None
+
+
+@contextlib.contextmanager
+def icechunk_errors(url: str) -> Iterator[None]:
+    """Turn what Icechunk reports (a full disk, a lost chunk, no access) into one line; conflicts pass."""
+    try:
+        yield
+    except icechunk.IcechunkError as error:
+        raise StoreError(
+            f"{url}: could not be read or written ({_reason(error)}); see that all its files are there, that there is "
+            "space and access, and run the command again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -276,7 +292,7 @@ def _open(url: str) -> icechunk.Repository:
     try:
         return icechunk.Repository.open(storage_of(url), config=_config())
     except icechunk.IcechunkError as error:
-        raise StoreError(f"{url}: is not a readable Icechunk repository ({_reason(error)})") from error
+        raise StoreError(f"{url}: is not a readable Icechunk repository ({_reason(error)}); check the path") from error
 
 
 def _create_remote(

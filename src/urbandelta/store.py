@@ -31,7 +31,7 @@ from urbandelta.cube_format import (
 from urbandelta.eras import Era, era_named
 from urbandelta.errors import ConfigError, StoreError
 from urbandelta.grid import Grid
-from urbandelta.repository import Commit, Repository, create_repository, open_repository, zarr_group
+from urbandelta.repository import Commit, Repository, create_repository, icechunk_errors, open_repository, zarr_group
 from urbandelta.scores import ScoreWriter, create_scores, open_scores, resume_scores
 from urbandelta.stream_index import StreamIndex, StreamInfo, array_of
 from urbandelta.types import Acquisition, Array, FloatArray, MaskArray, Progress, TimeArray
@@ -151,9 +151,10 @@ class Cube:
         planes = np.empty((shape[0], len(index.layout.bands), *shape[1:]), dtype=np.float32)
         values, mask = planes.transpose(0, 2, 3, 1), np.empty(shape, dtype=np.uint8)
         raw = np.empty(planes.shape, dtype=index.layout.dtype).transpose(0, 2, 3, 1)
-        for out, kept in _runs(stored):
-            _read_into(array_of(group, "values"), (kept, rows, columns), raw[out])
-            _read_into(array_of(group, "mask"), (kept, rows, columns), mask[out])
+        with icechunk_errors(self.url):
+            for out, kept in _runs(stored):
+                _read_into(array_of(group, "values"), (kept, rows, columns), raw[out])
+                _read_into(array_of(group, "mask"), (kept, rows, columns), mask[out])
         _to_physical(raw, index.layout, values)
         return values, mask
 

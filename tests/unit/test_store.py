@@ -1,6 +1,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import icechunk
 import numpy as np
@@ -11,6 +12,7 @@ import zarr
 
 from urbandelta.errors import ConfigError, DuplicateAcquisition, GridError, ShapeError, StoreError
 from urbandelta.grid import Grid
+from urbandelta.repository import local_lock
 from urbandelta.store import create_cube, open_cube
 from urbandelta.types import Acquisition, MaskReason
 
@@ -361,3 +363,22 @@ def test_azure_needs_an_account(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(StoreError, match="AZURE_STORAGE_ACCOUNT"):
         open_cube("az://container/cube")
+
+
+def test_lost_files_and_impossible_folders_are_named(cube, tmp_path):
+    cube.append("s1_asc", [radar(0)])
+    for chunk in (Path(cube.url) / "chunks").iterdir():
+        chunk.unlink()
+    with pytest.raises(StoreError, match="could not be read") as caught:
+        open_cube(cube.url).read("s1_asc", slice(None), slice(None), slice(None))
+    assert "\n" not in str(caught.value)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="folder cannot be made"):
+        create_cube(str(tmp_path / "file" / "cube"), era="s12", grid=GRID)
+
+
+def test_a_waiting_writer_says_so(cube, monkeypatch):
+    monkeypatch.setattr("urbandelta.repository._LOCK_SECONDS", 0.05)
+    with local_lock(Path(cube.url), cube.url), pytest.raises(StoreError, match="another process has been writing"):
+        cube.append("s1_asc", [radar(0)])
+    assert cube.append("s1_asc", [radar(0)]).added == 1
