@@ -47,7 +47,7 @@ _HOMES = {
     "time_steps": "assemble",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604 - strings all the same
+__all__ = [*sorted(_HOMES), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

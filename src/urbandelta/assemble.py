@@ -39,11 +39,30 @@ def _moment_like(times: Array, moment: Moment) -> Any:
     return moment
 
 
+def as_moment(moment: Moment) -> np.datetime64:
+    """A moment as datetime64[ns]; plain numbers are seconds since 1970-01-01.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a date.
+    """
+    try:
+        if isinstance(moment, (int, float)):
+            return np.datetime64(round(moment * 1_000_000_000), "ns")
+        value: np.datetime64 = np.datetime64(moment).astype("datetime64[ns]")
+    except ValueError:
+        value = np.datetime64("NaT", "ns")
+    if np.isnat(value):
+        raise ConfigError(f"{moment!r} is not a date; write YYYY-MM-DD or YYYY-MM-DDThh:mm:ss")
+    return value
+
+
 def time_steps(times: Array, *, start: Moment, end: Moment, step: Duration) -> TimeArray:
     """Moments at which all streams are read together.
 
-    Acquisition times fall into buckets of length `step`, counted from `start`; the last time in each bucket that holds any is
-    a step.
+    Acquisition times fall into buckets of length `step`, counted from `start`; the last time in each bucket that
+    holds any is a step.
 
     Parameters
     ----------
@@ -78,7 +97,8 @@ def time_steps(times: Array, *, start: Moment, end: Moment, step: Duration) -> T
     kept = times[(times >= first) & (times < stop)]
     buckets = (kept - first) // length
     last_of_bucket = np.append(buckets[1:] != buckets[:-1], True)[: len(kept)]
-    return kept[last_of_bucket]
+    steps: TimeArray = kept[last_of_bucket]
+    return steps
 
 
 def carry_forward(values: Array, valid: BoolArray, *, initial: float = np.nan) -> Array:
@@ -120,7 +140,9 @@ def latest_index(times: TimeArray, steps: TimeArray) -> Array:
     return np.searchsorted(times, steps, side="right") - 1
 
 
-def stack(streams: Sequence[tuple[TimeArray, Array, BoolArray]], steps: TimeArray, *, initial: float = 0.0) -> FloatArray:
+def stack(
+    streams: Sequence[tuple[TimeArray, Array, BoolArray]], steps: TimeArray, *, initial: float = 0.0
+) -> FloatArray:
     """The network's input over steps: every stream's carried-forward values, side by side.
 
     Parameters

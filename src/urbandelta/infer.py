@@ -1,7 +1,7 @@
 """From a cube to scores: blocks computed side by side, committed one by one in the plan's order.
 
-A run that was killed goes on after its last committed block and ends with the same bits, since a block's scores depend on
-nothing but the cube, the weights and the plan.
+A run that was killed goes on after its last committed block and ends with the same bits, since a block's scores
+depend on nothing but the cube, the weights and the plan.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def predict(
     out : URL, optional
         Score store to write or, after a kill, to resume; without it the scores stay in memory.
     mask_rule : str
-        "explicit" (default): every step of a window is processed, a pixel shows its first valid value until then, and a pixel
-        that some stream has not seen by a window's end is NaN. "published": pixels show 0 until they are seen, and a step is
-        skipped where pixel (0, 0) of the tile shows 0 in the first channel.
+        "explicit" (default): every step of a window is processed, a pixel shows its first valid value until then, and
+        a pixel that some stream has not seen by a window's end is NaN. "published": pixels show 0 until they are
+        seen, and a step is skipped where pixel (0, 0) of the tile shows 0 in the first channel.
     precision : str
         "fp32", or "bf16" in the recurrence.
     workers : int, optional
@@ -175,7 +175,9 @@ class Run:
             "substitutions": list(self.inputs.substitutions),
             "accepted": list(self.inputs.accepted),
             "unstated": list(self.inputs.unstated),
-            "parameters": {key: value for key, value in identity.items() if key not in ("weights_sha256", "cube_snapshot")},
+            "parameters": {
+                key: value for key, value in identity.items() if key not in ("weights_sha256", "cube_snapshot")
+            },
             "identity": identity,
         }
 
@@ -379,9 +381,7 @@ class _TileScorer:
         self._patch = _shift(tile.patch[0], block.patch[0].start), _shift(tile.patch[1], block.patch[1].start)
         self._kept = _shift(self.rows.pixels, tile.patch[0].start), _shift(self.columns.pixels, tile.patch[1].start)
         self._weights = _outer(self.rows, self.columns)
-        self._runner = WindowRunner(
-            session, run.plan.windows, slots=run.plan.slots, paths=run.network.config.paths
-        )
+        self._runner = WindowRunner(session, run.plan.windows, slots=run.plan.slots, paths=run.network.config.paths)
         self._valid = True
         self._shown = False
 

@@ -1,8 +1,8 @@
 """How a cube's bands become the network's channels, and whether the weights' contract allows it.
 
-Nothing is substituted silently: a band or stream that the cube lacks must be declared (`B01=B02`, `B10=0`, `s1_dsc=s1_asc`),
-a property that differs from what the weights were trained on must be accepted by name, and both are written into the
-scores' provenance.
+Nothing is substituted silently: a band or stream that the cube lacks must be declared (`B01=B02`, `B10=0`,
+`s1_dsc=s1_asc`), a property that differs from what the weights were trained on must be accepted by name, and both are
+written into the scores' provenance.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 ACCEPTABLE = ("processing_level", "backscatter_coefficient", "pixel_m")
 """Properties of the contract that a caller may accept to differ."""
 PIXEL_TOLERANCE = 0.2
-"""Relative difference of the pixel size above which a cube breaks the contract: the weights know objects by their size."""
+"""Relative difference of pixel size that breaks the contract: the weights know objects by their size."""
 METRES_PER_DEGREE = 111_320.0
 
 _Channel: TypeAlias = int | float
@@ -92,8 +92,8 @@ def resolve_inputs(
     cube : Cube
     weights : Weights
     substitutions : sequence of str
-        `BAND=BAND` or `BAND=NUMBER` for a band that a stream lacks, `STREAM=STREAM` or `STREAM=NUMBER` for a whole stream;
-        a number is a constant in physical units.
+        `BAND=BAND` or `BAND=NUMBER` for a band that a stream lacks, `STREAM=STREAM` or `STREAM=NUMBER` for a whole
+        stream; a number is a constant in physical units.
     accepted : sequence of str
         Names out of `ACCEPTABLE` whose difference from the contract is accepted.
 
@@ -119,7 +119,9 @@ def resolve_inputs(
         _stream_input(cube, stream, declared, used) for stream in era.streams if stream.kind in weights.config.paths
     )
     if idle := [target for target in declared if target not in used]:
-        raise ConfigError(f"substitution {idle[0]}={declared[idle[0]]} replaces nothing, the cube has {idle[0]}; leave it out")
+        raise ConfigError(
+            f"substitution {idle[0]}={declared[idle[0]]} replaces nothing, the cube has {idle[0]}; leave it out"
+        )
     unstated = _check_properties(cube, weights, streams, accepted)
     return InputPlan(weights.config, streams, tuple(substitutions), tuple(accepted), unstated)
 
@@ -151,8 +153,8 @@ def _stream_input(cube: Cube, stream: Stream, declared: Mapping[str, str], used:
     stored = cube.bands(source)
     if missing := [band for band in stream.bands if band not in stored and band not in declared]:
         raise ContractError(
-            f"{cube.url}: stream {source} lacks band {', '.join(missing)}, which the network reads; declare what stands in, for "
-            f"instance {' '.join(f'--substitute {band}={stored[0]}' for band in missing)} (or a number)"
+            f"{cube.url}: stream {source} lacks band {', '.join(missing)}, which the network reads; "
+            f"declare what stands in, for instance {' '.join(f'--substitute {band}={stored[0]}' for band in missing)} (or a number)"
         )
     used.update(band for band in stream.bands if band not in stored)
     return StreamInput(stream, source, tuple(_channel(band, stored, declared) for band in stream.bands))
@@ -171,8 +173,8 @@ def _declared_stream(cube: Cube, stream: Stream, declared: Mapping[str, str]) ->
     number = _number(value)
     if number is None and value not in alike:
         raise ConfigError(
-            f"substitution {stream.name}={value}: {value!r} is neither a number nor a {stream.kind} stream of the cube, "
-            f"which holds {stored}"
+            f"substitution {stream.name}={value}: {value!r} is neither a number nor a {stream.kind} stream "
+            f"of the cube, which holds {stored}"
         )
     return value if number is None else number
 
@@ -185,7 +187,9 @@ def _channel(band: str, stored: Sequence[str], declared: Mapping[str, str]) -> _
         return stored.index(value)
     number = _number(value)
     if number is None:
-        raise ConfigError(f"substitution {band}={value}: {value!r} is neither a number nor a stored band ({', '.join(stored)})")
+        raise ConfigError(
+            f"substitution {band}={value}: {value!r} is neither a number nor a stored band ({', '.join(stored)})"
+        )
     return number
 
 

@@ -111,7 +111,9 @@ def check_parameters(parameters: Mapping[str, FloatArray], config: NetworkConfig
     """Raise `WeightsError` unless `parameters` are exactly those of `config`: names, shapes, finite values."""
     expected = parameter_shapes(config)
     if missing := sorted(expected.keys() - parameters.keys()):
-        raise WeightsError(f"{origin}: parameter {missing[0]} is missing ({len(missing)} in all); is this another network?")
+        raise WeightsError(
+            f"{origin}: parameter {missing[0]} is missing ({len(missing)} in all); is this another network?"
+        )
     if extra := sorted(parameters.keys() - expected.keys()):
         raise WeightsError(f"{origin}: unknown parameter {extra[0]} ({len(extra)} in all); is this another network?")
     for name, shape in expected.items():
@@ -145,7 +147,7 @@ class PathParameters:
     @property
     def filters(self) -> int:
         """Channels of the hidden state."""
-        return self.recurrent.shape[1]
+        return int(self.recurrent.shape[1])
 
 
 @dataclass(frozen=True)
@@ -173,14 +175,13 @@ def _folded_path(parameters: Mapping[str, FloatArray], path: Path) -> PathParame
     bias = parameters[f"{path}.lstm.input.bias"].astype(np.float64)
     recurrent = parameters[f"{path}.lstm.recurrent.weight"].astype(np.float64)
     filters = recurrent.shape[1]
-    # Keras 2: hard_sigmoid(v) = clip(0.2 v + 0.5, 0, 1). Keras 3 has v / 6 + 0.5: the published weights need the former.
+    # Keras 2: hard_sigmoid(v) = clip(0.2 v + 0.5, 0, 1). Keras 3 has v / 6 + 0.5: the published weights need the
+    # former.
     slope = np.repeat([0.2, 0.2, 1.0, 0.2], filters)
     shift = np.repeat([0.5, 0.5, 0.0, 0.5], filters)
     return PathParameters(
         blocks=tuple(_folded_block(parameters, f"{path}.block{n}") for n in range(1, BLOCKS[path] + 1)),
-        input=Conv(
-            (kernel * slope[:, None, None, None]).astype(np.float32), (bias * slope + shift).astype(np.float32)
-        ),
+        input=Conv((kernel * slope[:, None, None, None]).astype(np.float32), (bias * slope + shift).astype(np.float32)),
         recurrent=(recurrent * slope[:, None, None, None]).astype(np.float32),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from urbandelta.assemble import Moment, time_steps
+from urbandelta.assemble import Moment, as_moment, time_steps
 from urbandelta.blending import Blend
 from urbandelta.engines.winograd import POSITIONS, Tiling
 from urbandelta.eras import Era
@@ -24,7 +24,7 @@ from urbandelta.windows import find_windows
 BLOCK_PX = 128
 """Output of a block along an axis, at most: the chunk of a cube, so that a chunk is decoded once or twice."""
 STATE_BUDGET_BYTES = 300_000_000
-"""States that one worker may hold. A constant, not a share of this machine's memory, so that a plan is the same everywhere."""
+"""States that one worker may hold. Not a share of this machine's memory: a plan is the same everywhere."""
 TILE_SIZES = (128, 64, 32)
 HALO_PX = 16
 FEWEST_BLOCKS = 4
@@ -114,8 +114,8 @@ def cube_steps(
     if not times.size:
         raise TooFewObservations(f"{cube.url}: no acquisitions yet; import or fetch some")
     day = np.timedelta64(1, "D")
-    first = np.datetime64(start, "ns") if start is not None else times.min().astype("datetime64[D]").astype("datetime64[ns]")
-    stop = np.datetime64(end, "ns") if end is not None else (times.max().astype("datetime64[D]") + day).astype("datetime64[ns]")
+    first = as_moment(times.min().astype("datetime64[D]") if start is None else start)
+    stop = as_moment(times.max().astype("datetime64[D]") + day if end is None else end)
     steps = time_steps(times, start=first, end=stop, step=np.timedelta64(cube.era.step_seconds, "s"))
     if not steps.size:
         raise TooFewObservations(
@@ -149,8 +149,8 @@ def plan_prediction(
     stride : int, optional
         Steps between windows; the era's by default.
     tile, halo : int, optional
-        Pixels. By default the largest of `TILE_SIZES` whose states fit into `STATE_BUDGET_BYTES`, with a halo of `HALO_PX`.
-        With a halo, tiles are blended over half of it; `tile=32, halo=0` is the published tiling.
+        Pixels. By default the largest of `TILE_SIZES` whose states fit into `STATE_BUDGET_BYTES`, with a halo of
+        `HALO_PX`. With a halo, tiles are blended over half of it; `tile=32, halo=0` is the published tiling.
 
     Raises
     ------
@@ -236,7 +236,9 @@ def estimate(
 ) -> Estimate:
     """What a plan costs, from counts alone; `seconds_per_window_tile` is of one worker."""
     last = plan.steps[plan.windows[-1].last]
-    pixel_bytes = {source: np.dtype(cube.attributes(source).dtype).itemsize * len(cube.bands(source)) + 1 for source in sources}
+    pixel_bytes = {
+        source: np.dtype(cube.attributes(source).dtype).itemsize * len(cube.bands(source)) + 1 for source in sources
+    }
     read = {source: int((cube.times(source) <= last).sum()) for source in sources}
     areas = [_area(block.patch) for block in plan.blocks]
     largest = max(range(len(areas)), key=areas.__getitem__)
@@ -258,9 +260,9 @@ def estimate(
 
 
 def _area(region: tuple[slice, slice]) -> int:
-    return (region[0].stop - region[0].start) * (region[1].stop - region[1].start)
+    rows, columns = region
+    return int(rows.stop - rows.start) * int(columns.stop - columns.start)
 
 
 def _day(moment: np.datetime64) -> str:
-    return str(np.datetime64(moment, "D"))
-
+    return str(moment.astype("datetime64[D]"))

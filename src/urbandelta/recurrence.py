@@ -1,7 +1,7 @@
 """Windows through an engine in time order: encode a frame once, advance every window that is open.
 
-Windows overlap almost wholly, so a frame's encoding serves all windows that are open when it is shown, and nothing is kept
-beyond the states of those windows.
+Windows overlap almost wholly, so a frame's encoding serves all windows that are open when it is shown, and nothing is
+kept beyond the states of those windows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def frame_mask(x: Array) -> BoolArray:
 
 
 def open_windows(windows: Sequence[Window]) -> int:
-    """The most windows that are open at one step: the slots that a session needs. Windows ascend in first and last step."""
+    """The most windows that are open at one step, ascending in first and last step: the slots that a session needs."""
     most = oldest = 0
     for index, window in enumerate(windows):
         while windows[oldest].last < window.first:
@@ -55,8 +55,8 @@ def open_windows(windows: Sequence[Window]) -> int:
 class WindowRunner:
     """Feeds one patch's frames to a session, step by step, and hands back each window's score when it is complete.
 
-    `windows` ascend in first and last step. Their states live in a ring of `session` slots, since they open and close in
-    the same order.
+    `windows` ascend in first and last step. Their states live in a ring of `session` slots, since they open and close
+    in the same order.
     """
 
     def __init__(self, session: Session, windows: Sequence[Window], *, slots: int, paths: Sequence[Path]) -> None:
@@ -75,7 +75,7 @@ class WindowRunner:
         self._gates.pop(path, None)
 
     def step(self, step: int, *, valid: bool = True) -> Iterator[tuple[int, FloatArray]]:
-        """Take one step; yields (window index, score) for each window whose last step it is. A step not valid changes no state."""
+        """Take a step, which changes no state unless valid; yields (index, score) of each window that ends with it."""
         while self._newest < len(self._windows) and self._windows[self._newest].first <= step:
             self._session.clear(self._newest % self._slots)
             self._newest += 1
@@ -105,8 +105,8 @@ def score_windows(
     x : ndarray, shape (n, t, y, x, band)
         Windows of carried-forward steps, channels in the era's order, in the units of the weights' contract.
     valid : ndarray of bool, shape (n, t)
-        Which steps to process. A step that is not leaves the state alone, so padding may lie anywhere. `frame_mask` gives
-        the published rule.
+        Which steps to process. A step that is not leaves the state alone, so padding may lie anywhere. `frame_mask`
+        gives the published rule.
     weights : Weights
     engine : str
         "auto", or a name of `urbandelta.engines.ENGINES`.
@@ -132,7 +132,9 @@ def score_windows(
         raise ShapeError(f"valid has shape {valid.shape}, x needs {x.shape[:2]}")
     chosen, network = engine_named(engine, precision=precision), fold(weights.parameters, config)
     with ThreadPoolExecutor(max_workers=max(1, min(workers, len(x)))) as pool:
-        scores = list(pool.map(lambda n: _score_one(x[n], valid[n], network, chosen, origin=f"window {n}"), range(len(x))))
+        scores = list(
+            pool.map(lambda n: _score_one(x[n], valid[n], network, chosen, origin=f"window {n}"), range(len(x)))
+        )
     return np.stack(scores) if scores else np.empty((0, *x.shape[2:4]), np.float32)
 
 
@@ -149,7 +151,9 @@ def _score_one(x: Array, valid: BoolArray, network: FoldedNetwork, engine: Engin
     for position, step in enumerate(steps):
         for path, frame in _changed(x[step], shown, config).items():
             if not np.isfinite(frame).all():
-                raise ShapeError(f"{origin}, step {step}: NaN or infinity in a valid step; fill it or mark it not valid")
+                raise ShapeError(
+                    f"{origin}, step {step}: NaN or infinity in a valid step; fill it or mark it not valid"
+                )
             runner.show(path, np.ascontiguousarray(frame, dtype=np.float32))
         for _, score in runner.step(position):
             return score

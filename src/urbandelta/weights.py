@@ -1,7 +1,7 @@
 """Weights: read, write, identify, and say what input they were trained for.
 
-Own files are safetensors with the input contract in the metadata. Published files are Keras HDF5; only their arrays are read,
-so neither TensorFlow nor any unpickling is involved.
+Own files are safetensors with the input contract in the metadata. Published files are Keras HDF5; only their arrays
+are read, so neither TensorFlow nor any unpickling is involved.
 """
 
 from __future__ import annotations
@@ -190,8 +190,10 @@ def _keras_layers(path: Path) -> list[_KerasLayer]:
     """Arrays of each layer that has a kernel, in the model's order, by their last name (`kernel`, `gamma`, ...)."""
     try:
         with h5py.File(path, "r") as file:
-            group = file["model_weights"] if "model_weights" in file else file
-            names = [n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs.get("layer_names", list(group))]
+            group = file.get("model_weights", file)
+            names = [
+                n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs.get("layer_names", list(group))
+            ]
             layers: list[_KerasLayer] = []
             for name in names:
                 arrays: dict[str, FloatArray] = {}
@@ -279,3 +281,17 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> Weights:
     shipped = shipped_weights()
     return load_weights(shipped.get(str(name_or_path), Path(name_or_path)))
 
+
+def default_weights(era: Era) -> Weights:
+    """The shipped weights of an era.
+
+    Raises
+    ------
+    WeightsError
+        If none are shipped for it.
+    """
+    for path in shipped_weights().values():
+        weights = load_weights(path)
+        if weights.era == era:
+            return weights
+    raise WeightsError(f"no weights are shipped for era {era.name}; train or import some and name them with --weights")

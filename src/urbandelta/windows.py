@@ -25,12 +25,13 @@ def find_windows(
 ) -> list[Window]:
     """Windows over ascending steps.
 
-    A single window starts at every `stride`-th step a and holds the steps of [a, a + max_obs) with t < t_a + length; it is
-    kept if it holds at least `min_obs`.
+    A single window starts at every `stride`-th step a and holds the steps of [a, a + max_obs) with t < t_a + length;
+    it is kept if it holds at least `min_obs`.
 
     With `triplets`, for labels, a window and the one after it hold the steps of [a, a + 2 max_obs) with t in
-    [t_a, t_a + length) and [t_a + length, t_a + 2 length); the one before it holds the up to `max_obs` steps before a with t in
-    [t_a - length, t_a). All three must hold at least `min_obs`. The middle one can hold more than `max_obs`, as published.
+    [t_a, t_a + length) and [t_a + length, t_a + 2 length); the one before it holds the up to `max_obs` steps before a
+    with t in [t_a - length, t_a). All three must hold at least `min_obs`. The middle one can hold more than
+    `max_obs`, as published.
 
     Parameters
     ----------
@@ -60,7 +61,9 @@ def find_windows(
     """
     times = np.asarray(times)
     if min_obs < 1 or max_obs < min_obs or stride < 1:
-        raise ConfigError(f"min_obs {min_obs}, max_obs {max_obs}, stride {stride}: need 1 <= min_obs <= max_obs, 1 <= stride")
+        raise ConfigError(
+            f"min_obs {min_obs}, max_obs {max_obs}, stride {stride}: need 1 <= min_obs <= max_obs, 1 <= stride"
+        )
     if (times[1:] <= times[:-1]).any():
         raise ConfigError("step times must ascend strictly; pass what time_steps returns")
     span = duration_like(times, length)
@@ -93,17 +96,15 @@ def _triplet(times: Array, a: int, span: Any, max_obs: int, min_obs: int) -> Win
     stop = min(_before(times, times[a] + 2 * span), limit)
     if min(a - first, middle - a, stop - middle) < min_obs:
         return None
-    return _window(
-        times, a, middle, previous=_window(times, first, a), following=_window(times, middle, stop)
-    )
+    return _window(times, a, middle, previous=_window(times, first, a), following=_window(times, middle, stop))
 
 
 def write_csv(windows: Sequence[Window], file: TextIO) -> None:
-    """Window list with the published CSV's columns, without a header: id, first step, last step, number of observations."""
+    """Window list as the published CSV, without a header: id, first step, last step, number of observations."""
     writer = csv.writer(file, lineterminator="\n")
     for index, window in enumerate(windows):
         writer.writerow([index, *(_second(moment) for moment in (window.start, window.end)), window.count])
 
 
 def _second(moment: np.datetime64) -> str:
-    return str(np.datetime64(moment, "s")).replace("T", " ")
+    return str(moment.astype("datetime64[s]")).replace("T", " ")

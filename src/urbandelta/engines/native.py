@@ -15,7 +15,7 @@ _Kernel: TypeAlias = tuple[FloatArray, FloatArray]
 
 
 def _filter_major(conv: FloatArray, filters: int) -> FloatArray:
-    """Outputs ordered gate by gate (Keras) reordered filter by filter, so that one product group is one filter's gates."""
+    """Gate by gate (Keras) to filter by filter, so that one product group is one filter's four gates."""
     return conv.reshape(GATES, filters, *conv.shape[1:]).swapaxes(0, 1).reshape(conv.shape)
 
 
@@ -101,7 +101,8 @@ class NativeSession:
         logits = np.einsum("c,cpt->pt", self._output.weight[0, :, 0, 0], self._tiling.unpad(maps)) + self._output.bias
         # exp of a large negative logit overflows to infinity, and 1 / infinity is the right answer.
         with np.errstate(over="ignore"):
-            return self._tiling.from_tiles(np.float32(1) / (np.float32(1) + np.exp(-logits)))[0]
+            score: FloatArray = self._tiling.from_tiles(np.float32(1) / (np.float32(1) + np.exp(-logits)))[0]
+        return score
 
     def hidden(self, path: Path, slot: int) -> FloatArray:
         """Hidden state (filter, y, x) of a path."""

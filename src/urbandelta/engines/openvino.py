@@ -92,7 +92,7 @@ class _Models:
 
 
 class OpenVinoSession:
-    """`Session` on infer requests of fixed shape; the recurrence is compiled once for each number of windows it meets."""
+    """`Session` on infer requests of fixed shape; the recurrence has one for each number of windows it meets."""
 
     def __init__(self, network: FoldedNetwork, models: _Models, *, height: int, width: int, slots: int) -> None:
         self._paths = network.paths
@@ -137,7 +137,8 @@ class OpenVinoSession:
 
     def hidden(self, path: Path, slot: int) -> FloatArray:
         """Hidden state (filter, y, x) of a path."""
-        return self._hidden[path][slot].copy()
+        state: FloatArray = self._hidden[path][slot].copy()
+        return state
 
 
 class OpenVinoEngine:

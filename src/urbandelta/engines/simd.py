@@ -123,7 +123,7 @@ maximum = _binary(lambda builder, left, right: builder.select(builder.fcmp_order
 
 @intrinsic
 def fma(_: Any, left: Any, right: Any, addend: Any) -> Any:
-    """left * right + addend, rounded once."""
+    """Product of the first two plus the third, rounded once."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _call(builder, "fma", *args)

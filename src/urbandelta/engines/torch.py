@@ -21,9 +21,7 @@ class TorchSession:
         self._state_type = torch.bfloat16 if precision == "bf16" else torch.float32
         self._blocks = {p: [self._conv(block) for block in path.blocks] for p, path in network.paths.items()}
         self._inputs = {p: self._conv(path.input) for p, path in network.paths.items()}
-        self._recurrent = {
-            p: self._tensor(path.recurrent).to(self._state_type) for p, path in network.paths.items()
-        }
+        self._recurrent = {p: self._tensor(path.recurrent).to(self._state_type) for p, path in network.paths.items()}
         self._head = [self._conv(conv) for conv in network.head]
         self._output = self._conv(network.output)
         shapes = {p: (slots, path.filters, height, width) for p, path in network.paths.items()}

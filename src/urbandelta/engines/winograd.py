@@ -1,8 +1,9 @@
 """3x3 convolutions by Winograd's F(4x4, 3x3), with the ConvLSTM's gates fused behind them.
 
-A feature map is kept **tiled**: cut into 4 x 4 px tiles, and stored as `(channel, 16 positions, tile)`, tiles innermost,
-so that sixteen tiles are one vector and every transform is arithmetic on whole vectors. A convolution takes 36 products
-a tile in place of 144: a quarter of the multiplications, and the recurrence is nearly all multiplications.
+A feature map is kept **tiled**: cut into 4 x 4 px tiles, and stored as `(channel, 16 positions, tile)`, tiles
+innermost, so that sixteen tiles are one vector and every transform is arithmetic on whole vectors. A convolution
+takes 36 products a tile in place of 144: a quarter of the multiplications, and the recurrence is nearly all
+multiplications.
 
     input   6x6 neighbourhood d of each tile    V = B' d B             (36, channel, tile)
     product per position, a small matmul        M[p] = U[p] V[p]       (36, output, tile)
@@ -36,8 +37,8 @@ GROUP = 4
 RUN = 64
 """Tiles computed together: four vectors."""
 
-# Interpolation points 0, +-sqrt(1/2), +-sqrt(2) and infinity. Against the textbook's 0, +-1, +-2 they halve the rounding error
-# and take the largest one down to a sixth, at the same number of products.
+# Interpolation points 0, +-sqrt(1/2), +-sqrt(2) and infinity. Against the textbook's 0, +-1, +-2 they halve the
+# rounding error and take the largest one down to a sixth, at the same number of products.
 _A, _B = np.sqrt(0.5), np.sqrt(2.0)
 _A2, _B2 = 0.5, 2.0
 _G = np.array(
@@ -70,8 +71,8 @@ def transform_kernel(weight: FloatArray) -> FloatArray:
 class Tiling:
     """How an image of `height` x `width` px is cut into 4 x 4 px tiles.
 
-    Rows of tiles follow each other; each channel and position has `margin` zeros before and after its tiles, so that the tile
-    above the first row reads zeros without a test.
+    Rows of tiles follow each other; each channel and position has `margin` zeros before and after its tiles, so that
+    the tile above the first row reads zeros without a test.
     """
 
     height: int
@@ -171,9 +172,18 @@ def _output_1d(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any) -> Any:
 
 @njit(cache=True)
 def _transform_input(
-    source: Any, base: int, channels: int, pitch: int, columns: int, first: int, edges: Any, tiles: int, out: Any, work: Any
+    source: Any,
+    base: int,
+    channels: int,
+    pitch: int,
+    columns: int,
+    first: int,
+    edges: Any,
+    tiles: int,
+    out: Any,
+    work: Any,
 ) -> None:
-    """V of one run of tiles. `source` is flat; `base` is the offset of its first tile at position 0; `out` (36, channel, RUN)."""
+    """V (36, channel, RUN) of one run of tiles. `base` is the offset of the flat source's tile 0 at position 0."""
     for channel in range(channels):
         plane = base + channel * 16 * pitch
         for lane in range(first, first + RUN, 16):
@@ -279,7 +289,12 @@ def _transform_output(product: Any, at: int, work: Any, to: int) -> None:
     for row in range(4):
         q = to + 256 + row * 96
         y0, y1, y2, y3 = _output_1d(
-            load(work, q), load(work, q + 16), load(work, q + 32), load(work, q + 48), load(work, q + 64), load(work, q + 80)
+            load(work, q),
+            load(work, q + 16),
+            load(work, q + 32),
+            load(work, q + 48),
+            load(work, q + 64),
+            load(work, q + 80),
         )
         store(work, to + row * 64, y0)
         store(work, to + row * 64 + 16, y1)

@@ -1,0 +1,72 @@
+"""The command line: parse, call one function, print.
+
+Results go to stdout, logs and progress to stderr. Exit code 0: done; 1: an urbandelta error, told in one line; 2:
+wrong usage.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+import typer
+
+from urbandelta import __version__
+from urbandelta.cli import demonstrating, importing, inspecting, predicting, reporting, simulating, weighing
+from urbandelta.errors import UrbandeltaError
+
+app = typer.Typer(
+    name="urbandelta",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Watch cities change from space: urban change from radar and optical satellite time series.",
+)
+app.command("demo")(demonstrating.demo)
+app.command("simulate")(simulating.simulate_command)
+app.add_typer(importing.app, name="import")
+app.command("info")(inspecting.info)
+app.command("windows")(inspecting.windows)
+app.command("plan")(predicting.plan)
+app.command("predict")(predicting.predict_command)
+app.command("export")(reporting.export)
+app.command("report")(reporting.report)
+app.add_typer(weighing.app, name="weights")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"urbandelta {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: bool = typer.Option(False, "--version", is_eager=True, callback=_show_version, help="Print the version."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what is done, to stderr."),
+) -> None:
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Entry point of the `urbandelta` command."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("urbandelta: stopped; what was committed is kept, run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+    except UrbandeltaError as error:
+        print(f"urbandelta: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        # A full disk or a missing permission is nobody's bug; the message of the system names file and cause.
+        print(f"urbandelta: error: {error}; free the disk or check the path, then run it again", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,149 @@
+"""Commands that look at a cube without reading pixels: `info`, `windows`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from urbandelta.assemble import as_moment
+from urbandelta.cli.progress import print_json
+from urbandelta.errors import ConfigError
+from urbandelta.plan import cube_steps
+from urbandelta.store import Cube, open_cube
+from urbandelta.windows import find_windows, write_csv
+
+CubeArgument = Annotated[str, typer.Argument(metavar="CUBE", help="Folder or URL of a cube.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def info(cube: CubeArgument, as_json: AsJson = False) -> None:
+    """Show what a cube holds: streams, dates, valid fractions, bytes, snapshots."""
+    opened = open_cube(cube)
+    document = _describe(opened)
+    if as_json:
+        print_json(document)
+        return
+    stored = document["bytes_stored"]
+    size = "size unknown" if stored is None else f"{stored / 1e6:.1f} MB"
+    typer.echo(f"{cube}: era {document['era']}, {document['grid']}, {size}, snapshot {document['snapshot']}")
+    table = Table("stream", "acquisitions", "first", "last", "valid", "bands", "platforms", "stored as")
+    for stream in document["streams"]:
+        table.add_row(
+            stream["name"],
+            str(stream["count"]),
+            stream["first"][:10],
+            stream["last"][:10],
+            f"{stream['valid_fraction']:.0%}",
+            " ".join(stream["bands"]),
+            " ".join(stream["platforms"]) or "-",
+            f"{stream['dtype']} x {stream['scale']:g} + {stream['offset']:g}",
+        )
+    Console().print(table)
+    history = document["snapshots"]
+    typer.echo(f"{len(history)} snapshots; the newest:")
+    for commit in history[:5]:
+        typer.echo(f"  {commit['id']}  {commit['time'][:19]}  {commit['message']}")
+
+
+def _describe(cube: Cube) -> dict[str, Any]:
+    streams = []
+    for name in cube.streams:
+        stored = cube.attributes(name)
+        fractions = cube.valid_fraction(name)
+        streams.append(
+            {
+                "name": name,
+                "kind": stored.kind,
+                "count": stored.count,
+                "first": str(stored.first),
+                "last": str(stored.last),
+                "valid_fraction": float(np.mean(fractions)) if fractions.size else float("nan"),
+                "bands": list(stored.bands),
+                "dtype": stored.dtype,
+                "scale": stored.scale,
+                "offset": stored.offset,
+                "units": stored.units,
+                "platforms": list(stored.platforms),
+                "orbit_states": list(stored.orbit_states),
+                "relative_orbits": list(stored.relative_orbits),
+                "processing_levels": list(stored.processing_levels),
+                "backscatter_coefficients": list(stored.backscatter_coefficients),
+            }
+        )
+    return {
+        "url": cube.url,
+        "era": cube.era.name,
+        "grid": str(cube.grid),
+        "crs": cube.grid.crs,
+        "shape": list(cube.grid.shape),
+        "bounds": list(cube.grid.bounds),
+        "bytes_stored": cube.bytes_stored(),
+        "snapshot": cube.snapshot,
+        "streams": streams,
+        "snapshots": [
+            {"id": commit.snapshot, "time": str(commit.time), "message": commit.message} for commit in cube.history()
+        ],
+    }
+
+
+def windows(
+    cube: CubeArgument,
+    start: Annotated[str | None, typer.Option(help="First day of the steps [the first acquisition's].")] = None,
+    end: Annotated[str | None, typer.Option(help="Day before which the steps end [after the last one].")] = None,
+    stride: Annotated[int | None, typer.Option(help="Steps between windows [the era's for inference].")] = None,
+    triplets: Annotated[bool, typer.Option("--triplets", help="Only windows with one before and one after.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print as the published CSV: id, first step, last step, observations.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the windows of a cube. Reads no pixel."""
+    opened = open_cube(cube)
+    era = opened.era
+    steps, first, stop = cube_steps(opened, opened.streams, start=day(start, "--start"), end=day(end, "--end"))
+    found = find_windows(
+        steps,
+        length=np.timedelta64(era.window_days, "D"),
+        min_obs=era.min_obs,
+        max_obs=era.max_obs,
+        stride=stride if stride is not None else (era.stride_training if triplets else era.stride_inference),
+        triplets=triplets,
+    )
+    if as_csv:
+        write_csv(found, sys.stdout)
+    elif as_json:
+        print_json(
+            [
+                {
+                    "id": index,
+                    "start": str(w.start),
+                    "end": str(w.end),
+                    "count": w.count,
+                    "first": w.first,
+                    "last": w.last,
+                }
+                for index, w in enumerate(found)
+            ]
+        )
+    else:
+        typer.echo(
+            f"{len(found)} windows of {era.window_days} days over {len(steps)} steps, "
+            f"{str(first)[:10]} to {str(stop)[:10]}"
+        )
+        for index, window in enumerate(found):
+            typer.echo(f"{index:5d}  {str(window.start)[:16]}  {str(window.end)[:16]}  {window.count} observations")
+
+
+def day(text: str | None, option: str) -> np.datetime64 | None:
+    """A date option as a moment."""
+    if text is None:
+        return None
+    try:
+        return as_moment(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error

@@ -1,0 +1,212 @@
+"""Commands that score: `plan` tells the cost, `predict` does it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from urbandelta.cli.inspecting import AsJson, CubeArgument, day
+from urbandelta.cli.progress import print_json, progress_bar
+from urbandelta.infer import Run, predict, prepare_run, usable_cores
+from urbandelta.plan import estimate
+from urbandelta.products import Which, export_cogs
+from urbandelta.scores import open_scores
+from urbandelta.store import open_cube
+from urbandelta.weights import find_weights
+
+WeightsOption = Annotated[
+    str,
+    typer.Option("--weights", metavar="FILE", help="Weights: .safetensors, Keras .hdf5, or the name of a shipped set."),
+]
+Start = Annotated[str | None, typer.Option(help="First day of the steps [the first acquisition's].")]
+End = Annotated[str | None, typer.Option(help="Day before which the steps end [after the last one].")]
+Stride = Annotated[int | None, typer.Option(help="Steps between windows [the era's, 5].")]
+TileOption = Annotated[int | None, typer.Option("--tile", help="Output pixels of a tile [chosen by memory].")]
+Halo = Annotated[
+    int | None, typer.Option(help="Pixels read around a tile; neighbours are blended over half of it [16].")
+]
+EngineOption = Annotated[str, typer.Option("--engine", help="auto, native, openvino or torch.")]
+MaskRuleOption = Annotated[
+    str, typer.Option("--mask-rule", help="Which steps count: explicit (all), or published (see docs/inference.md).")
+]
+Precision = Annotated[str, typer.Option(help="fp32, or bf16 in the recurrence.")]
+Workers = Annotated[int | None, typer.Option(help="Threads [all usable cores].")]
+Substitute = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--substitute",
+        metavar="TARGET=SOURCE",
+        help="Stand-in for a missing band or stream: B01=B02, B10=0, s1_dsc=s1_asc.",
+    ),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept", metavar="PROPERTY", help="Accept that processing_level, backscatter_coefficient or pixel_m differs."
+    ),
+]
+
+
+class CogEach(StrEnum):
+    """What `--cog` writes."""
+
+    max = "max"
+    window = "window"
+    month = "month"
+
+
+_COGS: dict[CogEach, Which] = {CogEach.max: "max", CogEach.window: "windows", CogEach.month: "monthly"}
+
+
+def plan(
+    cube: CubeArgument,
+    weights: WeightsOption,
+    start: Start = None,
+    end: End = None,
+    stride: Stride = None,
+    tile: TileOption = None,
+    halo: Halo = None,
+    engine: EngineOption = "auto",
+    precision: Precision = "fp32",
+    workers: Workers = None,
+    substitute: Substitute = None,
+    accept: Accept = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a prediction would do and cost on this machine. Reads no pixel of the cube."""
+    opened = open_cube(cube)
+    run = prepare_run(
+        opened,
+        find_weights(weights),
+        start=day(start, "--start"),
+        end=day(end, "--end"),
+        stride=stride,
+        tile=tile,
+        halo=halo,
+        engine=engine,
+        precision=precision,
+        substitutions=substitute or (),
+        accepted=accept or (),
+    )
+    cost = estimate(
+        opened,
+        run.plan,
+        run.weights.config,
+        run.inputs.sources,
+        workers=workers or usable_cores(),
+        seconds_per_window_tile=_time_window(run),
+    )
+    if as_json:
+        print_json(
+            {**dataclasses.asdict(cost), "tile": run.plan.tile, "halo": run.plan.halo, "block_px": run.plan.block_px}
+        )
+        return
+    typer.echo(
+        f"{cost.windows} windows over {cost.steps} steps; {cost.blocks} blocks, {cost.tiles} tiles of "
+        f"{run.plan.tile} px with a halo of {run.plan.halo} px"
+    )
+    typer.echo(
+        f"reads {cost.bytes_read / 1e6:.0f} MB (decoded), writes {cost.output_bytes / 1e6:.0f} MB (before compression)"
+    )
+    typer.echo(
+        f"needs about {cost.peak_bytes / 1e6:.0f} MB of memory and {_duration(cost.seconds)} "
+        f"with {cost.workers} workers"
+    )
+
+
+def _time_window(run: Run) -> float:
+    """Seconds that one worker takes for a window of a tile, measured on the recurrence, which is nearly all."""
+    height, width = run.plan.patch
+    windows = min(4, run.plan.slots)
+    session = run.engine.session(run.network, height=height, width=width, slots=windows)
+    gates = {
+        path: session.encode(path, np.zeros((height, width, run.network.config.path_bands(path)), np.float32))
+        for path in run.network.config.paths
+    }
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        for path, half in gates.items():
+            session.advance(path, half, 0, windows)
+        seconds.append((time.perf_counter() - started) / windows)
+    steps = sum(window.count for window in run.plan.windows) / len(run.plan.windows)
+    return min(seconds) * steps
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "an unknown time"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def predict_command(
+    cube: CubeArgument,
+    weights: WeightsOption,
+    out: Annotated[
+        str, typer.Option("--out", metavar="SCORES", help="Score store to write, or to go on with after a stop.")
+    ],
+    start: Start = None,
+    end: End = None,
+    stride: Stride = None,
+    tile: TileOption = None,
+    halo: Halo = None,
+    mask_rule: MaskRuleOption = "explicit",
+    precision: Precision = "fp32",
+    engine: EngineOption = "auto",
+    workers: Workers = None,
+    substitute: Substitute = None,
+    accept: Accept = None,
+    cog: Annotated[
+        Path | None, typer.Option("--cog", metavar="DIR", help="Also write GeoTIFFs of the scores into this folder.")
+    ] = None,
+    cog_each: Annotated[
+        CogEach, typer.Option("--cog-each", help="With --cog: the maximum over time, or one file a window or month.")
+    ] = CogEach.max,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace scores of another run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score every window of a cube, block by block.
+
+    Killed at any moment, the same command goes on after the last finished block and ends with the same scores, bit by
+    bit.
+    """
+    with progress_bar("predict") as progress:
+        predict(
+            cube,
+            find_weights(weights),
+            start=day(start, "--start"),
+            end=day(end, "--end"),
+            stride=stride,
+            tile=tile,
+            halo=halo,
+            engine=engine,
+            out=out,
+            mask_rule=mask_rule,
+            precision=precision,
+            workers=workers,
+            substitutions=substitute or (),
+            accepted=accept or (),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    scores = open_scores(out)
+    written = export_cogs(scores, cog, which=_COGS[cog_each], overwrite=overwrite).written if cog else ()
+    summary = {
+        "scores": out,
+        "windows": scores.sizes["window"],
+        "shape": [scores.sizes["y"], scores.sizes["x"]],
+        "snapshot": scores.attrs["snapshot"],
+        "cogs": [str(path) for path in written],
+    }
+    if as_json:
+        print_json(summary)
+    else:
+        typer.echo(f"{out}: {summary['windows']} windows of {scores.sizes['y']} x {scores.sizes['x']} px")
