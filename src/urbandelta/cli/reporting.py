@@ -1,0 +1,104 @@
+"""Commands that show results: `export` writes GeoTIFFs, `report` one HTML page."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from urbandelta.products import Which, export_cogs
+from urbandelta.report import write_report
+from urbandelta.scores import open_scores
+
+__all__ = ["export", "report"]
+
+
+class Each(StrEnum):
+    """What gets a file of its own."""
+
+    window = "window"
+    month = "month"
+
+
+_WHICH: dict[Each | None, Which] = {None: "maps", Each.window: "windows", Each.month: "monthly"}
+
+Scores = Annotated[str, typer.Argument(metavar="SCORES", help="Score store that `predict` wrote.")]
+Threshold = Annotated[float, typer.Option(help="A score that is at least this counts as change, in (0, 1].")]
+
+
+def export(
+    scores: Scores,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for the GeoTIFFs; made if absent.")],
+    each: Annotated[Each | None, typer.Option(help="One map a window or a month, not the summary maps.")] = None,
+    threshold: Threshold = 0.5,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that hold another result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Write maps of change as cloud-optimised GeoTIFFs.
+
+    Without --each: highest score, window of the highest score, number of windows at or above the threshold, first and
+    last date (int32 days since 1970-01-01, -1 none). Running it again writes nothing new and says so.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("maps", total=None)
+        done = export_cogs(
+            open_scores(scores),
+            to,
+            which=_WHICH[each],
+            threshold=threshold,
+            overwrite=overwrite,
+            progress=lambda number, total, name: bar.update(task, completed=number, total=total, description=name),
+        )
+    if as_json:
+        typer.echo(
+            json.dumps({"written": [str(p) for p in done.written], "kept": [str(p) for p in done.kept]}, indent=2)
+        )
+        return
+    for path in done.written:
+        typer.echo(path)
+    if done.kept:
+        typer.echo(f"{len(done.kept)} files hold the same already and were left alone", err=True)
+
+
+def report(
+    scores: Scores,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write; replaced if present.")],
+    cube: Annotated[
+        str | None, typer.Option(metavar="CUBE", help="Cube of the scores; by default the one they name.")
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="TIF", help="True change dates; by default CUBE.truth.tif, if it exists."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Name of the scene.")] = None,
+    threshold: Threshold = 0.5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the main figures as JSON.")] = False,
+) -> None:
+    """Write one self-contained HTML page: what changed, where, when, from which data, how sure."""
+    command = shlex.join(["urbandelta", *sys.argv[1:]])
+    done = write_report(scores, out, cube_url=cube, truth=truth, title=title, threshold=threshold, command=command)
+    if as_json:
+        figures = {name: value for name, value in vars(done).items() if name != "path"}
+        typer.echo(json.dumps({"path": str(done.path), **_without_nan(figures)}, indent=2))
+        return
+    typer.echo(done.path)
+
+
+def _without_nan(values: dict[str, float | int | None]) -> dict[str, float | int | None]:
+    """JSON knows no NaN."""
+    return {name: None if value != value else value for name, value in values.items()}
