@@ -94,6 +94,16 @@ class Repository:
             for entry in self._repo.ancestry(snapshot_id=snapshot)
         ]
 
+    def forget_history(self) -> None:
+        """Keep the newest snapshot only and delete the files that older ones alone needed.
+
+        A kill half-way leaves files that the next call deletes. Readers of older snapshots must open the store anew.
+        """
+        with local_lock(self.path, self.url), icechunk_errors(self.url):
+            now = datetime.now(UTC)
+            self._repo.expire_snapshots(older_than=now)
+            self._repo.garbage_collect(now)
+
     def bytes_stored(self) -> int | None:
         """Bytes of all files of a local store, old snapshots included; None for an object store."""
         if self.path is None:

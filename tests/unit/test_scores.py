@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import icechunk
 import numpy as np
@@ -136,3 +137,18 @@ def test_cubes_and_scores_are_told_apart(writer, tmp_path):
         open_scores(cube.url)
     with pytest.raises(StoreError, match="no such scores"):
         open_scores(str(tmp_path / "none"))
+
+
+def test_finished_scores_keep_no_superseded_chunks(writer):
+    for block_id in range(6):
+        writer.add(block_id, slice(0, 64), slice(0, 64), contribution(slice(0, 64), slice(0, 64), block_id))
+    folder = Path(writer.url)
+    expected = open_scores(writer.url)["score"].values
+    before = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    writer.finish()
+    after = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert after < before / 4
+    npt.assert_array_equal(open_scores(writer.url)["score"], expected)
+    assert resume_scores(writer.url, RUN).done == frozenset(range(6))
+    writer.finish()
+    npt.assert_array_equal(open_scores(writer.url)["score"], expected)
