@@ -203,7 +203,8 @@ def check_scenes(scenes: Sequence[Scene], recipe: Recipe, *, where: str) -> tupl
     ordered = tuple(sorted(scenes, key=lambda scene: (scene.time, scene.item_id)))
     stream = recipe.stream
     if not any(bands_of(scene, stream) for scene in ordered):
-        found = sorted({band for scene in ordered for part in scene.parts for band in part.layers})
+        masks = {rule.band for rule in recipe.encoding.masks}
+        found = sorted({band for scene in ordered for part in scene.parts for band in part.layers} - masks)
         raise SourceError(
             f"{where}: holds no band of stream {stream.name} ({', '.join(stream.bands)}); "
             f"found {', '.join(found[:20]) or 'nothing'}; name them with --bands or --rename OLD=NEW"
@@ -216,7 +217,7 @@ def check_scenes(scenes: Sequence[Scene], recipe: Recipe, *, where: str) -> tupl
     for earlier, later in pairwise(ordered):
         if earlier.time == later.time:
             raise SourceError(
-                f"{where}: {earlier.item_id} and {later.item_id} have the same time {earlier.time}; "
+                f"{where}: {earlier.item_id} and {later.item_id} have the same time {np.datetime_as_string(earlier.time, 's')}Z; "
                 "narrow the selection, or merge them with --merge-within 0"
             )
     return ordered

@@ -6,9 +6,12 @@ from the files' own band descriptions, or are named in order.
 
 from __future__ import annotations
 
+import itertools
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,8 @@ from urbandelta.grid import Grid, normal_crs
 from urbandelta.sources.base import Layer, Part, Scene
 from urbandelta.sources.pattern import Match, NamePattern, compile_pattern, parse_time
 from urbandelta.types import Array, BoolArray, OrbitState
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 SKIP = "-"
@@ -41,6 +46,7 @@ class RasterLayer:
     nodata: float | None
     scale: float
     offset: float
+    has_mask: bool
 
     @property
     def origin(self) -> str:
@@ -51,12 +57,10 @@ class RasterLayer:
         """Stored numbers of a window, and which of them the file's own mask or alpha band hides."""
         window = RasterWindow.from_slices(rows, columns)
         try:
-            with open_raster(self.path) as source:
-                values = source.read(self.band, window=window)
-                flags = source.mask_flag_enums[self.band - 1]
-                has_mask = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
-                masked = source.read_masks(self.band, window=window) == 0 if has_mask else None
-        except RasterioError as error:
+            source = _kept_open(self.path, self.path.stat().st_mtime_ns)
+            values = source.read(self.band, window=window)
+            masked = source.read_masks(self.band, window=window) == 0 if self.has_mask else None
+        except (RasterioError, OSError) as error:
             raise SourceError(
                 f"{self.path}: pixels cannot be read ({_cause(error)}); the file is cut short or damaged, fetch it"
             ) from error
@@ -73,6 +77,7 @@ class RasterInfo:
     nodata: tuple[float | None, ...]
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
+    has_mask: bool
 
     @property
     def count(self) -> int:
@@ -82,7 +87,9 @@ class RasterInfo:
     def layer(self, band: int) -> RasterLayer:
         """Band `band`, counted from 1."""
         index = band - 1
-        return RasterLayer(self.path, band, self.grid, self.nodata[index], self.scales[index], self.offsets[index])
+        return RasterLayer(
+            self.path, band, self.grid, self.nodata[index], self.scales[index], self.offsets[index], self.has_mask
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +144,9 @@ def read_info(path: Path, *, crs: str | None = None) -> RasterInfo:
                 nodata=tuple(None if value is None else float(value) for value in source.nodatavals),
                 scales=tuple(float(value) for value in source.scales),
                 offsets=tuple(float(value) for value in source.offsets),
+                has_mask=any(
+                    MaskFlags.per_dataset in flags or MaskFlags.alpha in flags for flags in source.mask_flag_enums
+                ),
             )
     except RasterioError as error:
         raise SourceError(f"{path}: not a readable raster ({_cause(error)}); fetch or convert it again") from error
@@ -147,6 +157,12 @@ def open_raster(path: Path) -> DatasetReader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path)
+
+
+@lru_cache(maxsize=4)  # a file with hundreds of bands takes a third of a second to open, each time
+def _kept_open(path: Path, modified_ns: int) -> DatasetReader:
+    log.debug("opening %s as of %d", path, modified_ns)
+    return open_raster(path)
 
 
 def read_dates(path: Path) -> dict[str, np.datetime64]:
@@ -273,13 +289,10 @@ def _grid_of(source: DatasetReader, path: Path, crs: str | None) -> Grid:
 
 
 def _common_name(paths: Sequence[Path]) -> str:
-    names = [path.stem for path in paths]
-    if len(names) == 1:
-        return names[0]
-    shared = 0
-    while len({name[: shared + 1] for name in names}) == 1 and shared < len(names[0]):
-        shared += 1
-    return names[0][:shared].rstrip("_-. ") or paths[0].parent.name
+    """What the file names of one acquisition have in common, in whole words; else their folder."""
+    words = [path.stem.split("_") for path in paths]
+    shared = [same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*words, strict=False))]
+    return "_".join(shared) or paths[0].parent.name
 
 
 def _track(text: str, path: Path) -> int:

@@ -25,6 +25,7 @@ _Y_NAMES = ("y", "lat", "latitude", "northing")
 _TIME_NAMES = ("time", "t", "timestamp", "date")
 # Coordinates are often written as float32 or in rounded degrees.
 _SPACING_TOLERANCE = 1e-3
+_RUN_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +37,50 @@ class NetcdfOptions:
     crs: str | None = None
 
 
+class SteadyReader:
+    """Reads one variable a run of dates at a time.
+
+    Series are often compressed in chunks of many dates, and each read has a fixed cost: reading date by date would
+    unpack the same chunk again and again.
+    """
+
+    def __init__(self, path: Path, variable: xr.DataArray) -> None:
+        self.variable = variable
+        self._path = path
+        image_bytes = variable.dtype.itemsize * int(np.prod(variable.shape[1:]))
+        self._run = max(1, _RUN_BYTES // image_bytes)
+        self._held: tuple[int, slice, slice] | None = None
+        self._values: Array = np.empty((0, 0, 0))
+
+    def read(self, step: int, rows: slice, columns: slice) -> Array:
+        """Stored numbers (y, x) of a window at one date; at most 8 MiB, or one date, are held for the next."""
+        first = step - step % self._run
+        if self._held != (first, rows, columns):
+            try:
+                self._values = self.variable[first : first + self._run, rows, columns].values
+            except (OSError, RuntimeError, ValueError) as error:
+                raise SourceError(
+                    f"{self._path}: variable {self.variable.name} cannot be read ({error}); fetch the file again"
+                ) from error
+            self._held = (first, rows, columns)
+        image: Array = self._values[step - first]
+        return image
+
+
 @dataclass(frozen=True, eq=False)
 class VariableLayer:
     """One variable at one time."""
 
     path: Path
-    variable: xr.DataArray
+    reader: SteadyReader
     step: int
     grid: Grid
     flipped: bool
+
+    @property
+    def variable(self) -> xr.DataArray:
+        """The variable with its attributes, undecoded."""
+        return self.reader.variable
 
     @property
     def origin(self) -> str:
@@ -76,12 +112,7 @@ class VariableLayer:
         height = self.grid.height
         if self.flipped:
             rows = slice(height - rows.stop, height - rows.start)
-        try:
-            values: Array = self.variable[self.step, rows, columns].values
-        except (OSError, RuntimeError, ValueError) as error:
-            raise SourceError(
-                f"{self.path}: variable {self.variable.name} cannot be read ({error}); fetch the file again"
-            ) from error
+        values = self.reader.read(self.step, rows, columns)
         return self._unsigned(values[::-1] if self.flipped else values), None
 
     def _unsigned(self, values: Array) -> Array:
@@ -104,12 +135,13 @@ def find_scenes(source: Path, options: NetcdfOptions) -> list[Scene]:
     for path in _files(source, options.files):
         for variable, times in _variables(path):
             grid, flipped = _grid(path, variable, options.crs)
+            reader = SteadyReader(path, variable)
             name = options.rename.get(str(variable.name), str(variable.name))
             for step, time in enumerate(times):
                 at_time = layers.setdefault(time, {})
                 if name in at_time:
                     raise SourceError(f"{path}: {name} at {time} is also in {at_time[name].origin}; narrow --files")
-                at_time[name] = VariableLayer(path, variable, step, grid, flipped)
+                at_time[name] = VariableLayer(path, reader, step, grid, flipped)
                 if path.stem not in names.setdefault(time, []):
                     names[time].append(path.stem)
     return [
