@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,13 +41,15 @@ def cube_of(name: str) -> Cube:
     """The scenario's cube, simulated the first time and kept in `benchmarks/out`."""
     scenario, path = SCENARIOS[name], OUT / f"{name}.cube"
     if not path.exists():
-        unfinished = path.with_suffix(".unfinished")
-        # All satellites in service, so that windows hold 65 to 82 steps as over real sites.
+        OUT.mkdir(exist_ok=True)
+        # All satellites in service, so that windows hold about as many steps as over real sites.
         scene = simulate(scenario.era, size=scenario.size, months=scenario.months, lost_satellite=False)
-        cube = create_cube(str(unfinished), era=scenario.era, grid=scene.grid, overwrite=True)
-        for stream in scene.era.streams:
-            cube.append(stream.name, scene.acquisitions(stream.name))
-        shutil.move(unfinished, path)
+        with tempfile.TemporaryDirectory(dir=OUT) as folder:  # so that a killed simulation is not taken for a cube
+            unfinished = Path(folder) / "cube"
+            cube = create_cube(str(unfinished), era=scenario.era, grid=scene.grid)
+            for stream in scene.era.streams:
+                cube.append(stream.name, scene.acquisitions(stream.name))
+            unfinished.rename(path)
     return open_cube(str(path))
 
 
