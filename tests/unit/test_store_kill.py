@@ -107,7 +107,7 @@ def test_killed_writers_lose_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_often_killed_writers_lose_nothing(tmp_path):
-    for start in range(5):
+    for start in range(3):
         folder = tmp_path / str(start)
         folder.mkdir()
         check(folder, kills=10 + start)
