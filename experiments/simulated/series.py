@@ -18,8 +18,8 @@ DAY = np.timedelta64(1, "D")
 class Series:
     """One scene in memory.
 
-    `frames` holds per stream (time, band, y, x) physical values divided by `scale`, each pixel carrying its latest valid
-    value; `shown` (step, stream) is the index of the frame that a step shows, -1 before the first.
+    `frames` holds per stream (time, band, y, x) physical values divided by `scale`, each pixel carrying its latest
+    valid value; `shown` (step, stream) is the index of the frame that a step shows, -1 before the first.
     """
 
     frames: tuple[Array, ...]

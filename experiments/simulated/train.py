@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from series import Series, label, series
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from urbandelta.eras import ERAS, Era
 from urbandelta.model import Network, network_from, parameters_of
@@ -28,9 +27,12 @@ from urbandelta.weights import Weights, input_contract, load_weights, save_weigh
 FIRST_SEED = 100
 VALIDATION_SEEDS = (200, 201)
 VALIDATE_EVERY = 150
+UNIT_SCALE = {"linear power": 0.06, "intensity": 1.2e5, "reflectance": 0.1}
+BAND_FACTOR = {"VH": 0.25, "B10": 0.05}
 
 
 def say(text: str) -> None:
+    """Report progress."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -40,15 +42,12 @@ def input_scale(era: Era) -> dict[str, FloatArray]:
     Only a scale and no shift: zero padding then means the same with and without it, and it folds exactly into the first
     convolution. The batch norm behind that convolution takes the mean out.
     """
-    rows = {"VV": 0.06, "VH": 0.015, "ers": 1.2e5, "optical": 0.1, "B10": 0.005}
-    scale = {}
-    for stream in era.streams:
-        kind = "optical" if stream.kind == "optical" else "ers" if stream.units == "intensity" else ""
-        scale[stream.name] = np.array(
-            [rows.get(band, 0) if band == "B10" else rows.get(kind, rows.get(band)) for band in stream.bands],
-            np.float32,
+    return {
+        stream.name: np.array(
+            [UNIT_SCALE[stream.units] * BAND_FACTOR.get(band, 1) for band in stream.bands], np.float32
         )
-    return scale
+        for stream in era.streams
+    }
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,9 @@ def loss_of(scores: Tensor, batch: Batch) -> Tensor:
         product = (weight * t * p).sum()
         return product / ((weight * (t * t + p * p)).sum() - product + 1e-4)
 
-    entropy = F.binary_cross_entropy_with_logits(scores, truth, weight=weight, reduction="sum") / weight.sum()
+    entropy = (
+        nn.functional.binary_cross_entropy_with_logits(scores, truth, weight=weight, reduction="sum") / weight.sum()
+    )
     return 1 - (tanimoto(truth, p) + tanimoto(1 - truth, 1 - p)) / 2 + entropy
 
 
@@ -257,10 +258,20 @@ def save(
 
 
 def main() -> None:
+    """Parse, draw scenes, train, keep what validates best."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--era", choices=sorted(ERAS), default="s12")
     parser.add_argument("--out", type=Path, required=True, help="weights file to write (.safetensors)")
     parser.add_argument("--steps", type=int, default=1500, help="batches to train on")
+    parser.add_argument("--decay-steps", type=int, default=0, help="batches until the rate has fallen [--steps]")
+    parser.add_argument(
+        "--observations",
+        type=int,
+        nargs=2,
+        default=(14, 24),
+        metavar=("FEWEST", "MOST"),
+        help="how many observations of a window a batch shows",
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--crop", type=int, default=16, help="pixels")
     parser.add_argument("--scenes", type=int, default=24, help="scenes to train on")
@@ -279,6 +290,7 @@ def main() -> None:
     def drawn(seeds: range | tuple[int, ...], size: int) -> list[Series]:
         return [series(simulate(era.name, size=size, seed=seed, months=options.months), scale) for seed in seeds]
 
+    fewest, most = options.observations
     seeds = range(FIRST_SEED, FIRST_SEED + options.scenes)
     began = time.monotonic()
     training, validation = drawn(seeds, options.size), drawn(VALIDATION_SEEDS, 64)
@@ -295,15 +307,11 @@ def main() -> None:
     optimiser = torch.optim.Adam(network.parameters(), lr=options.rate)
     began, best, losses = time.monotonic(), -1.0, []
     for step in range(1, options.steps + 1):
-        progress = step / options.steps
+        progress = step / (options.decay_steps or options.steps)
         for group in optimiser.param_groups:
             group["lr"] = options.rate * min(1.0, step / 30) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * progress)))
         network.train()
-        # Few observations of each window at first, all of them at last: short sequences teach faster, whole ones are
-        # what prediction sees.
-        short = progress < 0.65
-        steps_kept = int(sampler.rng.integers(14, 25) if short else sampler.rng.integers(25, 76))
-        batch = sampler.draw(options.batch if short else options.batch // 2, steps_kept)
+        batch = sampler.draw(options.batch, int(sampler.rng.integers(fewest, most + 1)))
         loss = loss_of(logits(network, batch), batch)
         optimiser.zero_grad()
         loss.backward()

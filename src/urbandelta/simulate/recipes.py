@@ -100,25 +100,25 @@ RECIPES: Mapping[str, SceneRecipe] = MappingProxyType(
             start="1995-05-01",
             parcel_px=7.0,
             largest_building_px=12.0,
-            lost=("ERS-2", 0.6, 0.7),
+            lost=("ERS2", 0.6, 0.7),
             streams=MappingProxyType(
                 {
                     # ERS-1 flew one day ahead of ERS-2 in the tandem phase and was then put to rest.
                     "ers_asc": StreamRecipe(
                         sensor=_C_BAND_23_DEGREES,
                         orbits=(
-                            Orbit(platform="ERS-2", relative_orbit=301, repeat_days=35, phase_days=6, utc_hours=21.65),
-                            Orbit(platform="ERS-2", relative_orbit=30, repeat_days=35, phase_days=22, utc_hours=21.6),
-                            Orbit(platform="ERS-1", relative_orbit=301, repeat_days=35, phase_days=5, utc_hours=21.65,
+                            Orbit(platform="ERS2", relative_orbit=301, repeat_days=35, phase_days=6, utc_hours=21.65),
+                            Orbit(platform="ERS2", relative_orbit=30, repeat_days=35, phase_days=22, utc_hours=21.6),
+                            Orbit(platform="ERS1", relative_orbit=301, repeat_days=35, phase_days=5, utc_hours=21.65,
                                   service=(0.0, 0.45)),
                         ),
                     ),
                     "ers_dsc": StreamRecipe(
                         sensor=_C_BAND_23_DEGREES,
                         orbits=(
-                            Orbit(platform="ERS-2", relative_orbit=423, repeat_days=35, phase_days=14, utc_hours=10.53),
-                            Orbit(platform="ERS-2", relative_orbit=151, repeat_days=35, phase_days=30, utc_hours=10.57),
-                            Orbit(platform="ERS-1", relative_orbit=423, repeat_days=35, phase_days=13, utc_hours=10.53,
+                            Orbit(platform="ERS2", relative_orbit=423, repeat_days=35, phase_days=14, utc_hours=10.53),
+                            Orbit(platform="ERS2", relative_orbit=151, repeat_days=35, phase_days=30, utc_hours=10.57),
+                            Orbit(platform="ERS1", relative_orbit=423, repeat_days=35, phase_days=13, utc_hours=10.53,
                                   service=(0.0, 0.45)),
                         ),
                     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def draw_sky(
         rng, (shape[0] + 2 * reach, shape[1] + 2 * reach), wavelength_px=wavelength_px, octaves=5, roughness=0.45
     )
     # The field is one draw of a standard normal variable: its own quantile would put a cloud into every small scene.
-    edge = _normal_quantile(1 - share)
+    edge = NormalDist().inv_cdf(min(max(1 - share, 1e-9), 1 - 1e-9))
     opacity = np.clip((field - np.float32(edge)) / np.float32(_RAMP), 0, 1)
     # The sun stands in the south: shadows fall to the north, longer in winter.
     fall_y, fall_x = round(reach * (1 - 0.5 * season(day)) * rng.uniform(0.3, 1)), round(reach * rng.uniform(-0.4, 0.1))
@@ -79,15 +80,6 @@ def draw_sky(
         cirrus=float(rng.beta(0.6, 2.0)),
         haze=float(np.clip(rng.gamma(2.0, 0.17), 0, 1.2)),
     )
-
-
-def _normal_quantile(probability: float) -> float:
-    """Quantile of the standard normal distribution, to 5e-4 (Abramowitz and Stegun 26.2.23)."""
-    if probability <= 0.5:
-        return -_normal_quantile(1 - probability) if probability < 0.5 else 0.0
-    t = np.sqrt(-2 * np.log(max(1 - probability, 1e-9)))
-    numerator = 2.515517 + t * (0.802853 + t * 0.010328)
-    return float(t - numerator / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308))))
 
 
 def seen_as_cloud(rng: np.random.Generator, sky: Sky, bright: FloatArray) -> tuple[BoolArray, BoolArray]:
