@@ -101,10 +101,9 @@ def headline(
 
 def weights_used(attributes: Mapping[str, Any]) -> Weights:
     """Say which weights made the scores, from the attributes of a score store."""
-    details = _as_mapping(attributes.get("weights", {}))
-    name = str(attributes.get("weights_name") or details.get("name") or "unnamed")
-    sha256 = str(attributes.get("weights_sha256") or details.get("sha256") or "")
-    description = _as_mapping(attributes.get("weights_description") or details.get("description") or {})
+    name = str(attributes.get("weights_name") or "unnamed")
+    sha256 = str(attributes.get("weights_sha256") or "")
+    description = _as_mapping(attributes.get("weights_description") or {})
     simulated = "simulat" in json.dumps(description, default=str).lower()
     if simulated:
         statement = SIMULATED

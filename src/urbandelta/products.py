@@ -233,9 +233,17 @@ def check_threshold(threshold: float) -> None:
 # ---------------------------------------------------------------- provenance
 
 PROVENANCE = (
-    "weights", "weights_name", "weights_sha256", "cube_url", "cube_snapshot", "version", "parameters",
-    "substitutions", "accepted", "era", "engine", "command", "identity",
-)  # fmt: skip
+    "weights_name",
+    "weights_sha256",
+    "cube_url",
+    "cube_snapshot",
+    "version",
+    "era",
+    "parameters",
+    "substitutions",
+    "accepted",
+    "unstated",
+)
 
 
 def provenance_of(scores: xr.Dataset) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from enum import StrEnum
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from urbandelta.cli.progress import print_json, progress_bar
 from urbandelta.products import Which, export_cogs
 from urbandelta.report import write_report
 from urbandelta.scores import open_scores
@@ -46,28 +44,12 @@ def export(
     Without --each: highest score, window of the highest score, number of windows at or above the threshold, first and
     last date (int32 days since 1970-01-01, -1 none). Running it again writes nothing new and says so.
     """
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("maps", total=None)
+    with progress_bar("maps") as progress:
         done = export_cogs(
-            open_scores(scores),
-            to,
-            which=_WHICH[each],
-            threshold=threshold,
-            overwrite=overwrite,
-            progress=lambda number, total, name: bar.update(task, completed=number, total=total, description=name),
+            open_scores(scores), to, which=_WHICH[each], threshold=threshold, overwrite=overwrite, progress=progress
         )
     if as_json:
-        typer.echo(
-            json.dumps({"written": [str(p) for p in done.written], "kept": [str(p) for p in done.kept]}, indent=2)
-        )
+        print_json({"written": [str(path) for path in done.written], "kept": [str(path) for path in done.kept]})
         return
     for path in done.written:
         typer.echo(path)
@@ -93,12 +75,6 @@ def report(
     command = shlex.join(["urbandelta", *sys.argv[1:]])
     done = write_report(scores, out, cube_url=cube, truth=truth, title=title, threshold=threshold, command=command)
     if as_json:
-        figures = {name: value for name, value in vars(done).items() if name != "path"}
-        typer.echo(json.dumps({"path": str(done.path), **_without_nan(figures)}, indent=2))
+        print_json({**vars(done), "path": str(done.path)})
         return
     typer.echo(done.path)
-
-
-def _without_nan(values: dict[str, float | int | None]) -> dict[str, float | int | None]:
-    """JSON knows no NaN."""
-    return {name: None if value != value else value for name, value in values.items()}
