@@ -104,6 +104,7 @@ def test_worldcereal(run, place, heading, counts):
     assert not mask.any()
 
 
+@pytest.mark.slow
 def test_opera_bursts_are_merged_by_pass(run):
     assert [report["added"] for report in run("OPERA RTC-S1")] == [22]
     cube = open_cube("opera")
@@ -118,6 +119,7 @@ def test_opera_bursts_are_merged_by_pass(run):
     assert (mask == 0).sum() == 22 * 2 * 100 * 100
 
 
+@pytest.mark.slow
 def test_oscd_city(run):
     assert [report["added"] for report in run("OSCD")] == [2, 2]
     cube = open_cube("oscd-beihai")
@@ -145,6 +147,7 @@ def test_gfmap(run):
     assert cube.attributes("s1_asc").orbit_states == ("",)
 
 
+@pytest.mark.slow
 def test_cropmask(run):
     assert [report["added"] for report in run("cropmask")] == [24, 24]
     cube = open_cube("cropmask")

@@ -193,6 +193,14 @@ def test_one_way_to_a_grid():
         NewCube(native=True, pixel_m=10.0)
 
 
+def test_chosen_bands_are_read_by_a_source_that_knows_all(tmp_path):
+    seen = []
+    wanted = replace(job(tmp_path / "cube", only=("VH",)), find=lambda stream: seen.append(stream) or Found([scene(0)]))
+    plan = plan_import(wanted)
+    assert seen[0].bands == ("VV", "VH")
+    assert next(plan.source.acquisitions()).bands == ("VH",)
+
+
 def test_an_optical_stream_needs_no_orbit(tmp_path):
     wanted = ImportJob(
         into=str(tmp_path / "cube"),

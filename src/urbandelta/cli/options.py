@@ -34,7 +34,7 @@ def takes_options(function: Callable[P, R]) -> Callable[..., R]:
         return function(*args, **kwargs)
 
     # Typer reads both the signature and the annotations.
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__dict__["__signature__"] = inspect.Signature(parameters)
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 

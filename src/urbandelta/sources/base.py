@@ -17,7 +17,7 @@ import numpy as np
 from urbandelta.eras import Stream
 from urbandelta.errors import SourceError
 from urbandelta.grid import Grid
-from urbandelta.sources.calibrate import Decoded, Encoding, MaskRule, decode, reinterpret
+from urbandelta.sources.calibrate import Decoded, Encoding, MaskRule, decode
 from urbandelta.sources.resample import Resampling, covering_window, crop, onto_grid, union
 from urbandelta.types import Acquisition, Array, BoolArray, MaskArray, MaskReason, OrbitState
 
@@ -216,8 +216,9 @@ def check_scenes(scenes: Sequence[Scene], recipe: Recipe, *, where: str) -> tupl
                 raise SourceError(f"{scene.item_id}: has no mask band {rule.band}; leave it out or correct its name")
     for earlier, later in pairwise(ordered):
         if earlier.time == later.time:
+            moment = np.datetime_as_string(earlier.time, "s")
             raise SourceError(
-                f"{where}: {earlier.item_id} and {later.item_id} have the same time {np.datetime_as_string(earlier.time, 's')}Z; "
+                f"{where}: {earlier.item_id} and {later.item_id} have the same time {moment}Z; "
                 "narrow the selection, or merge them with --merge-within 0"
             )
     return ordered
@@ -321,7 +322,7 @@ def _read_band(layer: Layer, recipe: Recipe, grid: Grid) -> Decoded:
 def _read_mask(layer: Layer, rule: MaskRule, grid: Grid) -> MaskArray:
     window = covering_window(layer.grid, grid) or _ANY_PIXEL
     codes, masked = layer.read(*window)
-    reasons = rule.apply(reinterpret(codes, None))
+    reasons = rule.apply(codes)
     if masked is not None:
         reasons[masked] = _NODATA
     bits, outside = onto_grid(reasons, np.zeros(reasons.shape, np.bool_), crop(layer.grid, *window), grid)

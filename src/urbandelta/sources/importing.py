@@ -102,8 +102,9 @@ def plan_import(job: ImportJob) -> ImportPlan:
     """
     cube = _existing_cube(job.into)
     era = _era_name(job, cube)
-    stream = _chosen_bands(era_named(era).stream(job.stream), job.only)
-    found = job.find(stream)
+    whole_stream = era_named(era).stream(job.stream)
+    stream = _chosen_bands(whole_stream, job.only)
+    found = job.find(whole_stream)
     recipe = _recipe(job, stream, found)
     scenes, other_orbit = _of_orbit(found.scenes, stream, job.where)
     if job.merge_within is not None:
