@@ -35,6 +35,7 @@ __all__ = [
 READ_BYTES = 96 * 2**20
 SPANS_DAYS = (91, 182, 365)
 """A composite starts with three months and widens while more than 1 % of its pixels have no valid value."""
+MID_GREY = 0.4
 VISIBLE = ("red", "green", "blue")
 
 
@@ -217,8 +218,9 @@ def shrink(values: FloatArray, factor: int, *, how: Literal["mean", "max"] = "me
 def stretch(pair: Pair) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Both composites as RGBA (y, x, 4) under one common stretch, so that equal ground looks equal.
 
-    Each band is cut at its 1st and 99th percentile over both dates; radar is shown in decibels. Pixels without a
-    value are transparent.
+    Each band is cut at its 1st and 98th percentile over both dates; one gamma then lifts the median to a mid grey, or
+    a few white roofs would leave fields in the dark. Radar is shown in decibels. Pixels without a value are
+    transparent.
     """
     both = [pair.before.values, pair.after.values]
     if pair.kind == "radar":
@@ -227,11 +229,13 @@ def stretch(pair: Pair) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     stacked = stacked[np.isfinite(stacked).all(axis=-1)]
     if not stacked.size:
         stacked = np.zeros((1, both[0].shape[-1]), np.float32)
-    low, high = np.percentile(stacked, (1, 99), axis=0)
+    low, high = np.percentile(stacked, (1, 98), axis=0)
+    middle = float(np.median(np.clip((stacked - low) / np.maximum(high - low, 1e-9), 0, 1)))
+    gamma = float(np.clip(np.log(MID_GREY) / np.log(np.clip(middle, 0.02, 0.98)), 0.4, 1.2))
     images = []
     for values in both:
         known = np.isfinite(values).all(axis=-1)
-        scaled = np.clip((np.nan_to_num(values) - low) / np.maximum(high - low, 1e-9), 0, 1) ** 0.85
+        scaled = np.clip((np.nan_to_num(values) - low) / np.maximum(high - low, 1e-9), 0, 1) ** gamma
         rgb = np.broadcast_to(scaled, (*scaled.shape[:2], 3)) if scaled.shape[-1] == 1 else scaled
         images.append(np.dstack([(255 * rgb).round(), 255 * known]).astype(np.uint8))
     return images[0], images[1]

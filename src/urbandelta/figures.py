@@ -40,6 +40,7 @@ SCORE_COLOURS = "inferno"
 """Perceptually even, monotone in lightness: readable in grey and by colour-blind people."""
 DATE_COLOURS = "viridis"
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+LOSSLESS_PIXELS = 256 * 256
 TICK_MONTHS = (1, 2, 3, 6, 12, 24, 60, 120)
 NO_SCORE = 255
 """Palette index of pixels without a score; scores take 0..254."""
@@ -104,9 +105,10 @@ AGREEMENT = ("#009e73", "#56b4e9", "#d55e00")
 
 
 def rgba_image(rgba: npt.NDArray[np.uint8]) -> str:
-    """An RGBA picture (y, x, 4) as WebP."""
+    """An RGBA picture (y, x, 4) as WebP: without loss while it is small, where each pixel is seen enlarged."""
     buffer = io.BytesIO()
-    Image.fromarray(rgba, "RGBA").save(buffer, "WEBP", quality=90, method=4)
+    small = rgba.shape[0] * rgba.shape[1] <= LOSSLESS_PIXELS
+    Image.fromarray(rgba, "RGBA").save(buffer, "WEBP", lossless=small, quality=90, method=4)
     return _data_uri("image/webp", buffer)
 
 

@@ -95,6 +95,7 @@ def _outline(axis: Axes, truth: BoolArray, shape: tuple[int, ...]) -> None:
     y, x = ((np.arange(size) - 0.5) * s - 0.5 for size, s in zip(enlarged.shape, scale, strict=True))
     axis.contour(x, y, enlarged, levels=[0.5], colors="black", linewidths=2.4, alpha=0.5)
     axis.contour(x, y, enlarged, levels=[0.5], colors="white", linewidths=1.1)
+    axis.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))  # the padding had widened them
 
 
 def _write_png(figure: Figure, path: Path) -> int:
