@@ -76,13 +76,17 @@ def series(scene: Scene, scale: dict[str, FloatArray]) -> Series:
 
 
 def label(data: Series, first_day: float, last_day: float) -> tuple[Array, Array]:
+    """Truth of one window of a series and its weight; see `label_days`."""
+    return label_days(data.start, data.end, first_day, last_day, length=data.window_days)
+
+
+def label_days(start: Array, end: Array, first_day: float, last_day: float, *, length: int) -> tuple[Array, Array]:
     """Truth of one window and its weight, float32 (y, x).
 
-    1 where construction begins inside the window with time enough to be seen (a fifteenth of the window before it, a
-    quarter after it). Weight 0 where construction goes on inside the window otherwise: it would be unfair either way.
+    1 where construction begins inside the window with time enough to be seen (a fifteenth of the window's length before
+    it, a quarter after it). Weight 0 where construction goes on inside the window otherwise: both answers are fair.
     """
-    length = data.window_days
-    changed = data.start >= 0
-    seen = changed & (data.start >= first_day + length / 15) & (data.start <= last_day - length / 4)
-    going_on = changed & (data.start <= last_day) & (data.end >= first_day)
+    changed = start >= 0
+    seen = changed & (start >= first_day + length / 15) & (start <= last_day - length / 4)
+    going_on = changed & (start <= last_day) & (end >= first_day)
     return seen.astype(np.float32), 1 - (going_on & ~seen).astype(np.float32)

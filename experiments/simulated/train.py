@@ -26,7 +26,6 @@ from urbandelta.weights import Weights, input_contract, load_weights, save_weigh
 
 FIRST_SEED = 100
 VALIDATION_SEEDS = (200, 201)
-VALIDATE_EVERY = 150
 UNIT_SCALE = {"linear power": 0.06, "intensity": 1.2e5, "reflectance": 0.1}
 BAND_FACTOR = {"VH": 0.25, "B10": 0.05}
 
@@ -280,6 +279,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--init", type=Path, help="weights to go on from")
+    parser.add_argument("--validate-every", type=int, default=150, help="batches")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -320,7 +320,7 @@ def main() -> None:
         losses.append(float(loss.detach()))
         if step % 20 == 0:
             say(f"step {step}, {time.monotonic() - began:.0f} s, loss {np.mean(losses[-20:]):.4f}")
-        if step % VALIDATE_EVERY == 0 or step == options.steps:
+        if step % options.validate_every == 0 or step == options.steps:
             scores = [measure(network, item, stride=20) for item in validation]
             quality = float(np.mean([score["auc"] - score["false_fields"] for score in scores]))
             say(f"validation {json.dumps(scores)}")
