@@ -22,8 +22,9 @@ class Span:
 def axis_spans(cores: Sequence[slice], patches: Sequence[slice], *, overlap: int) -> dict[int, Span]:
     """Contribution of every tile along one axis, by the start of its core.
 
-    A tile's weight is 1 inside and falls linearly to 0 from `overlap` px before to `overlap` px behind each border that it shares
-    with a neighbour; the weights of all tiles sum to 1 at each pixel. Without overlap a tile contributes its core.
+    A tile's weight is 1 inside and falls linearly to 0 from `overlap` px before to `overlap` px behind each border
+    that it shares with a neighbour; the weights of all tiles sum to 1 at each pixel. Without overlap a tile
+    contributes its core.
 
     Parameters
     ----------

@@ -6,12 +6,13 @@ depend on nothing but the cube, the weights and the plan.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from queue import SimpleQueue
@@ -28,7 +29,7 @@ from urbandelta.errors import ConfigError, StoreError
 from urbandelta.grid import Block, Grid, Tile
 from urbandelta.inputs import InputPlan, resolve_inputs
 from urbandelta.network import FoldedNetwork, fold
-from urbandelta.plan import READ_BATCH, PredictPlan, plan_prediction
+from urbandelta.plan import READ_BATCH, PredictPlan, blocks_at_once, plan_prediction
 from urbandelta.recurrence import WindowRunner, frame_mask
 from urbandelta.scores import ScoreWriter, create_scores, open_scores, resume_scores
 from urbandelta.store import Cube, open_cube
@@ -282,7 +283,8 @@ def _exists(url: str) -> bool:
     try:
         open_scores(url)
     except StoreError:
-        return "://" not in url and FilePath(url).exists() and any(FilePath(url).iterdir())
+        path = FilePath(url)
+        return "://" not in url and path.exists() and (not path.is_dir() or any(path.iterdir()))
     return True
 
 
@@ -302,28 +304,35 @@ class _Counter:
 
 
 def _run_blocks(run: Run, sink: _Sink, *, workers: int, progress: Progress | None) -> None:
+    """Score the blocks that the sink lacks and hand them over in the plan's order.
+
+    The tiles of a block share its reading and are shared out among the workers; where a block has fewer tiles than
+    there are workers, several blocks are under way. So memory is that of about `workers` tiles' blocks, whatever the
+    area.
+    """
     waiting = [index for index in range(len(run.plan.blocks)) if index not in sink.done]
     finished = sum(len(run.plan.blocks[index].tiles) for index in sink.done) * len(run.plan.windows)
     counter = _Counter(finished, run.plan.window_tiles, progress)
-    workspaces: SimpleQueue[_Workspace] = SimpleQueue()
-    for _ in range(min(workers, max(1, len(waiting)))):
-        workspaces.put(_Workspace(run))
-
-    def compute(index: int) -> tuple[slice, slice, FloatArray]:
-        workspace = workspaces.get()
-        try:
-            return workspace.score_block(run.plan.blocks[index], counter)
-        finally:
-            workspaces.put(workspace)
-
+    at_once = blocks_at_once(run.plan, workers)
     pending: deque[tuple[int, Future[tuple[slice, slice, FloatArray]]]] = deque()
     todo = iter(waiting)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
+    with ThreadPoolExecutor(workers) as tile_pool, ThreadPoolExecutor(at_once) as block_pool:
+        free: SimpleQueue[_Workspace] = SimpleQueue()
+        for _ in range(at_once):
+            free.put(_Workspace(run, tile_pool, workers))
+
+        def compute(index: int) -> tuple[slice, slice, FloatArray]:
+            workspace = free.get()
+            try:
+                return workspace.score_block(run.plan.blocks[index], counter)
+            finally:
+                free.put(workspace)
+
         try:
             while True:
-                # No further ahead than the workers: a finished block waits in memory for those before it.
-                while len(pending) < workers and (index := next(todo, None)) is not None:
-                    pending.append((index, pool.submit(compute, index)))
+                # One block ahead of the commits: a block that is finished waits in memory for those before it.
+                while len(pending) <= at_once and (index := next(todo, None)) is not None:
+                    pending.append((index, block_pool.submit(compute, index)))
                 if not pending:
                     break
                 index, future = pending.popleft()
@@ -334,34 +343,40 @@ def _run_blocks(run: Run, sink: _Sink, *, workers: int, progress: Progress | Non
 
 
 class _Workspace:
-    """One worker's sessions, used again for every block, one a tile."""
+    """The sessions of one block's tiles, used again for block after block."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, pool: Executor, workers: int) -> None:
+        self._run, self._pool, self._workers = run, pool, workers
         self._sessions: list[Session] = []
 
     def score_block(self, block: Block, counter: _Counter) -> tuple[slice, slice, FloatArray]:
         """Contribution of a block: rows, columns, and (window, y, x)."""
-        run, plan = self._run, self._run.plan
-        tiles = [_TileScorer(run, tile, block, self._session(number)) for number, tile in enumerate(block.tiles)]
+        plan = self._run.plan
+        tiles = [_TileScorer(self._run, tile, block, self._session(n)) for n, tile in enumerate(block.tiles)]
         y = slice(min(t.rows.pixels.start for t in tiles), max(t.rows.pixels.stop for t in tiles))
         x = slice(min(t.columns.pixels.start for t in tiles), max(t.columns.pixels.stop for t in tiles))
         contribution = np.zeros((len(plan.windows), y.stop - y.start, x.stop - x.start), np.float32)
-        views = block_timeline(
-            run.cube,
-            run.inputs.sources,
-            block.patch,
-            plan.steps[: plan.windows[-1].last + 1],
-            look_back=run.mask_rule == "explicit",
-            batch=READ_BATCH,
-        )
-        for view in views:
-            for tile in tiles:
-                for window, score in tile.take(view):
-                    part = contribution[window, _shift(tile.rows.pixels, y.start), _shift(tile.columns.pixels, x.start)]
-                    part += score
+        # Neighbours, so that scores are added up in the same order however many workers there are.
+        share = -(-len(tiles) // self._workers)
+        shares = [tiles[first : first + share] for first in range(0, len(tiles), share)]
+        for view in self._timeline(block):
+            taken = self._pool.map(_take_all, shares, itertools.repeat(view))
+            for tile, scores in itertools.chain.from_iterable(taken):
+                rows, columns = _shift(tile.rows.pixels, y.start), _shift(tile.columns.pixels, x.start)
+                for window, score in scores:
+                    contribution[window, rows, columns] += score
                     counter.advance(1)
         return y, x, contribution
+
+    def _timeline(self, block: Block) -> Iterator[StepView]:
+        return block_timeline(
+            self._run.cube,
+            self._run.inputs.sources,
+            block.patch,
+            self._run.plan.steps[: self._run.plan.windows[-1].last + 1],
+            look_back=self._run.mask_rule == "explicit",
+            batch=READ_BATCH,
+        )
 
     def _session(self, number: int) -> Session:
         if number == len(self._sessions):
@@ -409,6 +424,11 @@ class _TileScorer:
         for everywhere in view.seen.values():
             seen &= everywhere[self._patch][self._kept]
         return seen
+
+
+def _take_all(tiles: Sequence[_TileScorer], view: StepView) -> list[tuple[_TileScorer, list[tuple[int, FloatArray]]]]:
+    """One worker's share of a step. Scores are added up elsewhere, since neighbours overlap."""
+    return [(tile, list(tile.take(view))) for tile in tiles]
 
 
 def _shift(part: slice, origin: int) -> slice:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 ACCEPTABLE = ("processing_level", "backscatter_coefficient", "pixel_m")
 """Properties of the contract that a caller may accept to differ."""
+UNSTATED = ("", "unknown")
+"""How a cube says that it does not know a property."""
 PIXEL_TOLERANCE = 0.2
 """Relative difference of pixel size that breaks the contract: the weights know objects by their size."""
 METRES_PER_DEGREE = 111_320.0
@@ -152,9 +154,10 @@ def _stream_input(cube: Cube, stream: Stream, declared: Mapping[str, str], used:
         source = value
     stored = cube.bands(source)
     if missing := [band for band in stream.bands if band not in stored and band not in declared]:
+        example = " ".join(f"--substitute {band}={stored[0]}" for band in missing)
         raise ContractError(
             f"{cube.url}: stream {source} lacks band {', '.join(missing)}, which the network reads; "
-            f"declare what stands in, for instance {' '.join(f'--substitute {band}={stored[0]}' for band in missing)} (or a number)"
+            f"declare what stands in, for instance {example} (or a number)"
         )
     used.update(band for band in stream.bands if band not in stored)
     return StreamInput(stream, source, tuple(_channel(band, stored, declared) for band in stream.bands))
@@ -217,7 +220,7 @@ def _check_properties(
             ("processing_level", info.processing_levels),
             ("backscatter_coefficient", info.backscatter_coefficients),
         ):
-            known = {value for value in stated if value}
+            known = {value for value in stated if value not in UNSTATED}
             if known - {expected[name]}:
                 _refuse(cube, name, f"{item.source} {', '.join(sorted(known))}", str(expected[name]), weights, accepted)
             elif not known and expected[name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,8 @@ from urbandelta.types import BoolArray, FloatArray, MaskArray, TimeArray
 class StepView:
     """The state of all streams at one step. The arrays change with the next step: copy what must last.
 
-    `frames` (y, x, band) carry each pixel's latest valid value; `updated` (y, x) says which pixels got a new one since the
-    step before, `seen` (y, x) which have had any. All by the name of the cube's stream.
+    `frames` (y, x, band) carry each pixel's latest valid value; `updated` (y, x) says which pixels got a new one
+    since the step before, `seen` (y, x) which have had any. All by the name of the cube's stream.
     """
 
     step: int
@@ -27,22 +28,30 @@ class StepView:
 
 
 class _StreamReader:
-    """One stream's acquisitions over a region, read a few at a time, oldest first."""
+    """One stream's acquisitions over a region, oldest first, a few at a time and one batch ahead."""
 
-    def __init__(self, cube: Cube, name: str, region: tuple[slice, slice], *, batch: int) -> None:
+    def __init__(self, cube: Cube, name: str, region: tuple[slice, slice], *, batch: int, ahead: Executor) -> None:
         self._cube, self._name, self._region, self._size = cube, name, region, batch
+        self._ahead = ahead
         self.count = len(cube.times(name))
-        self._first = 0
+        self._first = -batch
         self._batch: tuple[FloatArray, MaskArray] | None = None
+        self._next: Future[tuple[FloatArray, MaskArray]] | None = None
 
     def acquisition(self, index: int) -> tuple[FloatArray, BoolArray]:
-        """Values (y, x, band) and validity (y, x) of one acquisition; indices must not go back beyond the batch."""
-        if self._batch is None or not self._first <= index < self._first + len(self._batch[0]):
-            self._first = index
-            stop = min(index + self._size, self.count)
-            self._batch = self._cube.read(self._name, slice(index, stop), *self._region)
+        """Values (y, x, band) and validity (y, x) of one acquisition; to be asked for in order, from 0."""
+        if index >= self._first + self._size:
+            self._first += self._size
+            self._batch = (self._next or self._fetch(self._first)).result()
+            following = self._first + self._size
+            self._next = self._fetch(following) if following < self.count else None
+        assert self._batch is not None
         values, mask = self._batch
         return values[index - self._first], mask[index - self._first] == 0
+
+    def _fetch(self, first: int) -> Future[tuple[FloatArray, MaskArray]]:
+        span = slice(first, min(first + self._size, self.count))
+        return self._ahead.submit(self._cube.read, self._name, span, *self._region)
 
 
 def block_timeline(
@@ -66,38 +75,40 @@ def block_timeline(
     steps : ndarray, shape (step,)
         Ascending; acquisitions up to each step are taken in before it.
     look_back : bool
-        What a pixel shows before it is first seen: its first valid value (True), since a zero would look like the greatest
-        change of all; or 0, as published (False). A pixel never seen shows 0.
+        What a pixel shows before it is first seen: its first valid value (True), since a zero would look like the
+        greatest change of all; or 0, as published (False). A pixel never seen shows 0.
     batch : int
         Acquisitions read at a time.
     """
     shape = (region[0].stop - region[0].start, region[1].stop - region[1].start)
-    readers = {name: _StreamReader(cube, name, region, batch=batch) for name in sources}
     newest = {name: latest_index(cube.times(name), steps) for name in sources}
     frames = {name: np.zeros((*shape, len(cube.bands(name))), np.float32) for name in sources}
     seen = {name: np.zeros(shape, np.bool_) for name in sources}
     if look_back:
         for name in sources:
-            _fill_first(_StreamReader(cube, name, region, batch=batch), frames[name])
+            _fill_first(cube, name, region, frames[name], batch=batch)
     taken = dict.fromkeys(sources, -1)
-    for step in range(len(steps)):
-        updated = {name: np.zeros(shape, np.bool_) for name in sources}
-        for name in sources:
-            for index in range(taken[name] + 1, int(newest[name][step]) + 1):
-                values, valid = readers[name].acquisition(index)
-                np.copyto(frames[name], values, where=valid[..., None])
-                updated[name] |= valid
-                taken[name] = index
-            seen[name] |= updated[name]
-        yield StepView(step, frames, updated, seen)
+    with ThreadPoolExecutor(max_workers=1) as ahead:
+        readers = {name: _StreamReader(cube, name, region, batch=batch, ahead=ahead) for name in sources}
+        for step in range(len(steps)):
+            updated = {name: np.zeros(shape, np.bool_) for name in sources}
+            for name in sources:
+                for index in range(taken[name] + 1, int(newest[name][step]) + 1):
+                    values, valid = readers[name].acquisition(index)
+                    np.copyto(frames[name], values, where=valid[..., None])
+                    updated[name] |= valid
+                    taken[name] = index
+                seen[name] |= updated[name]
+            yield StepView(step, frames, updated, seen)
 
 
-def _fill_first(reader: _StreamReader, frame: FloatArray) -> None:
+def _fill_first(cube: Cube, name: str, region: tuple[slice, slice], frame: FloatArray, *, batch: int) -> None:
     """Give each pixel its first valid value; stops reading as soon as every pixel has one."""
     waiting = np.ones(frame.shape[:2], np.bool_)
-    for index in range(reader.count):
+    for first in range(0, len(cube.times(name)), batch):
+        for values, mask in zip(*cube.read(name, slice(first, first + batch), *region), strict=True):
+            fresh = (mask == 0) & waiting
+            np.copyto(frame, values, where=fresh[..., None])
+            waiting &= ~fresh
         if not waiting.any():
             return
-        values, valid = reader.acquisition(index)
-        np.copyto(frame, values, where=(valid & waiting)[..., None])
-        waiting &= ~valid

@@ -132,6 +132,22 @@ def fma(_: Any, left: Any, right: Any, addend: Any) -> Any:
 
 
 @intrinsic
+def round_bf16(_: Any, value: Any) -> Any:
+    """The nearest bfloat16, ties to even; not for NaN."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def whole(number: int) -> Any:
+            return ir.Constant(_INTEGERS, [number] * LANES)
+
+        bits = builder.bitcast(args[0], _INTEGERS)
+        odd = builder.and_(builder.lshr(bits, whole(16)), whole(1))
+        rounded = builder.add(bits, builder.add(odd, whole(0x7FFF)))
+        return builder.bitcast(builder.and_(rounded, whole(0xFFFF0000)), _VECTOR)
+
+    return float32x16(float32x16), codegen
+
+
+@intrinsic
 def exp2_split(_: Any, value: Any) -> Any:
     """(2 ** n, value - n) with n the whole number nearest to `value`, which must lie in -126..126."""
     result = types.UniTuple(float32x16, 2)

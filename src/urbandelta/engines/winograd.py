@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from urbandelta.engines.simd import exp2_split, fma, load, load_one, maximum, minimum, splat, store
+from urbandelta.engines.simd import LANES, exp2_split, fma, load, load_one, maximum, minimum, round_bf16, splat, store
 from urbandelta.types import FloatArray
 
 TILE = 4
@@ -36,6 +36,8 @@ GROUP = 4
 """Outputs computed together: the four gates of one filter, or four channels of a plain convolution."""
 RUN = 64
 """Tiles computed together: four vectors."""
+HALF = 6 * LANES
+"""Elements of a row of a half-transformed block of sixteen tiles."""
 
 # Interpolation points 0, +-sqrt(1/2), +-sqrt(2) and infinity. Against the textbook's 0, +-1, +-2 they halve the
 # rounding error and take the largest one down to a sixth, at the same number of products.
@@ -107,9 +109,14 @@ class Tiling:
         """Zeros for a map that is to be convolved: (*leading, 16, pitch)."""
         return np.zeros((*leading, POSITIONS, self.pitch), _F32)
 
-    def plain(self, *leading: int) -> FloatArray:
-        """Zeros for a map that is only added or read: (*leading, 16, tiles)."""
-        return np.zeros((*leading, POSITIONS, self.tiles), _F32)
+    def packed(self, outputs: int) -> FloatArray:
+        """Zeros for gates: (run, group of 4 outputs, 4 vectors of tiles, 16 positions, 4 outputs, 16 tiles)."""
+        shape = (self.tiles // RUN, outputs // GROUP, RUN // LANES, POSITIONS, GROUP, LANES)
+        return np.zeros(shape, _F32)
+
+    def packed_cell(self, slots: int, filters: int) -> FloatArray:
+        """Zeros for cell states: (slot, run, filter, 4 vectors of tiles, 16 positions, 16 tiles)."""
+        return np.zeros((slots, self.tiles // RUN, filters, RUN // LANES, POSITIONS, LANES), _F32)
 
     def to_tiles(self, image: FloatArray, out: FloatArray) -> None:
         """Write `image` (channel, y, x) into a padded map."""
@@ -120,13 +127,13 @@ class Tiling:
         out[..., self.margin : self.margin + rows * columns] = tiled.reshape(-1, POSITIONS, rows * columns)
 
     def from_tiles(self, tiled: FloatArray) -> FloatArray:
-        """The image (channel, y, x) of a plain map."""
+        """The image (channel, y, x) of (channel, 16, tiles)."""
         rows, columns = self.rows, self.columns
         split = tiled[..., : rows * columns].reshape(-1, TILE, TILE, rows, columns).transpose(0, 3, 1, 4, 2)
         return split.reshape(-1, rows * TILE, columns * TILE)[:, : self.height, : self.width]
 
     def unpad(self, padded: FloatArray) -> FloatArray:
-        """The plain part of a padded map, as a view."""
+        """The tiles of a padded map without its margins, as a view (..., 16, tiles)."""
         return padded[..., self.margin : self.margin + self.tiles]
 
     def edges(self) -> FloatArray:
@@ -267,9 +274,9 @@ def _multiply(kernel: Any, group: int, transformed: Any, channels: int, out: Any
         store(out, to + 240, d3)
 
 
-@njit(cache=True)
-def _transform_output(product: Any, at: int, work: Any, to: int) -> None:
-    """Y of one output and sixteen tiles: from M at `at` to `work` (16 positions, 16 tiles) at `to`."""
+@njit(inline="always")
+def _output_columns(product: Any, at: int, work: Any, to: int) -> None:
+    """First half of A' M A for one output and sixteen tiles: `work` (4 rows, 6 columns, 16 tiles) at `to`."""
     step = GROUP * RUN
     for column in range(6):
         p = at + column * step
@@ -281,25 +288,24 @@ def _transform_output(product: Any, at: int, work: Any, to: int) -> None:
             load(product, p + 24 * step),
             load(product, p + 30 * step),
         )
-        q = to + 256 + column * 16
+        q = to + column * LANES
         store(work, q, r0)
-        store(work, q + 96, r1)
-        store(work, q + 192, r2)
-        store(work, q + 288, r3)
-    for row in range(4):
-        q = to + 256 + row * 96
-        y0, y1, y2, y3 = _output_1d(
-            load(work, q),
-            load(work, q + 16),
-            load(work, q + 32),
-            load(work, q + 48),
-            load(work, q + 64),
-            load(work, q + 80),
-        )
-        store(work, to + row * 64, y0)
-        store(work, to + row * 64 + 16, y1)
-        store(work, to + row * 64 + 32, y2)
-        store(work, to + row * 64 + 48, y3)
+        store(work, q + HALF, r1)
+        store(work, q + 2 * HALF, r2)
+        store(work, q + 3 * HALF, r3)
+
+
+@njit(inline="always")
+def _output_row(work: Any, at: int) -> Any:
+    """Second half: the four pixels of one row of sixteen tiles."""
+    return _output_1d(
+        load(work, at),
+        load(work, at + LANES),
+        load(work, at + 2 * LANES),
+        load(work, at + 3 * LANES),
+        load(work, at + 4 * LANES),
+        load(work, at + 5 * LANES),
+    )
 
 
 # tanh(v) = 1 - 2 / (exp(2 v) + 1), exp by 2^n times the Taylor series of 2^f, |f| <= 1/2: error below 2e-7 absolute.
@@ -329,21 +335,43 @@ def _clip(value: Any) -> Any:
     return minimum(maximum(value, splat(_ZERO)), splat(_ONE))
 
 
+@njit(inline="always")
+def _cell_update(i: Any, f: Any, u: Any, o: Any, gates: Any, at: int, cell: Any, state: int) -> Any:
+    """New hidden values of sixteen pixels from the recurrent halves of their gates; updates the cell."""
+    i = _clip(i + load(gates, at))
+    f = _clip(f + load(gates, at + LANES))
+    u = _tanh(u + load(gates, at + 2 * LANES))
+    o = _clip(o + load(gates, at + 3 * LANES))
+    c = fma(f, load(cell, state), i * u)
+    store(cell, state, c)
+    return o * _tanh(c)
+
+
 @njit(cache=True, nogil=True)
 def lstm_step(
-    kernel: Any, gates: Any, hidden: Any, sides: Any, cell: Any, windows: Any, geometry: Any, factors: Any, scratch: Any
+    kernel: Any,
+    gates: Any,
+    hidden: Any,
+    sides: Any,
+    cell: Any,
+    windows: Any,
+    geometry: Any,
+    factors: Any,
+    bf16: bool,
+    scratch: Any,
 ) -> None:
     """Advance the states of the windows in slots `windows[0]` to `windows[1]` - 1 by one step.
 
     Parameters
     ----------
     kernel : (filter, 36, filter, 4) of `transform_kernel`, outputs ordered filter by filter, gates i, f, c, o inside
-    gates : (filter, 4, 16, tiles), the input half of the gates, shared by all windows
+    gates : `Tiling.packed` (4 filter), the input half of the gates, shared by all windows
     hidden : (2, slot, filter, 16, pitch); a step reads one side and writes the other, since tiles read their neighbours
     sides : (slot,) int64, the side that holds each window's state; flipped here
-    cell : (slot, filter, 16, tiles), changed in place
+    cell : (slot, ...) of `Tiling.packed_cell`, changed in place
     geometry : (tiles, pitch, margin, columns)
     factors : flat `edges` and `inside` of `Tiling`
+    bf16 : whether hidden states are rounded to bfloat16
     scratch : from `scratch_for`
 
     All arrays but `sides` float32.
@@ -360,69 +388,94 @@ def lstm_step(
     for first in range(0, tiles, RUN):
         for slot in range(windows[0], windows[1]):
             side = sides[slot]
-            source = (side * slots + slot) * filters * 16 * pitch + margin
-            target = ((1 - side) * slots + slot) * filters * 16 * pitch + margin
-            state = slot * filters * 16 * tiles
+            source = (side * slots + slot) * filters * POSITIONS * pitch + margin
+            target = ((1 - side) * slots + slot) * filters * POSITIONS * pitch + margin
             _transform_input(flat_hidden, source, filters, pitch, columns, first, edges, tiles, transformed, work)
+            # Gates and cells are stored in the order in which this loop uses them, which the processor fetches ahead.
+            at = first * filters * POSITIONS * GROUP
+            state = (slot * tiles + first) * filters * POSITIONS
             for unit in range(filters):
                 _multiply(flat_kernel, unit, transformed, filters, product)
-                for lane in range(first, first + RUN, 16):
-                    for gate in range(4):
-                        _transform_output(product, gate * RUN + lane - first, work, gate * 640)
-                    for position in range(16):
-                        g = (unit * 64 + position) * tiles + lane
-                        w = position * 16
-                        i = _clip(load(work, w) + load(flat_gates, g))
-                        f = _clip(load(work, w + 640) + load(flat_gates, g + 16 * tiles))
-                        u = _tanh(load(work, w + 1280) + load(flat_gates, g + 32 * tiles))
-                        o = _clip(load(work, w + 1920) + load(flat_gates, g + 48 * tiles))
-                        s = state + (unit * 16 + position) * tiles + lane
-                        c = fma(f, load(flat_cell, s), i * u)
-                        store(flat_cell, s, c)
-                        h = o * _tanh(c) * load(inside, position * tiles + lane)
-                        store(flat_hidden, target + (unit * 16 + position) * pitch + lane, h)
+                for lane in range(first, first + RUN, LANES):
+                    for gate in range(GROUP):
+                        _output_columns(product, gate * RUN + lane - first, work, gate * 4 * HALF)
+                    for row in range(4):
+                        q = row * HALF
+                        i0, i1, i2, i3 = _output_row(work, q)
+                        f0, f1, f2, f3 = _output_row(work, q + 4 * HALF)
+                        u0, u1, u2, u3 = _output_row(work, q + 8 * HALF)
+                        o0, o1, o2, o3 = _output_row(work, q + 12 * HALF)
+                        h0 = _cell_update(i0, f0, u0, o0, flat_gates, at, flat_cell, state)
+                        h1 = _cell_update(i1, f1, u1, o1, flat_gates, at + 4 * LANES, flat_cell, state + LANES)
+                        h2 = _cell_update(i2, f2, u2, o2, flat_gates, at + 8 * LANES, flat_cell, state + 2 * LANES)
+                        h3 = _cell_update(i3, f3, u3, o3, flat_gates, at + 12 * LANES, flat_cell, state + 3 * LANES)
+                        if bf16:
+                            h0, h1, h2, h3 = round_bf16(h0), round_bf16(h1), round_bf16(h2), round_bf16(h3)
+                        to = target + (unit * POSITIONS + row * 4) * pitch + lane
+                        within = row * 4 * tiles + lane
+                        store(flat_hidden, to, h0 * load(inside, within))
+                        store(flat_hidden, to + pitch, h1 * load(inside, within + tiles))
+                        store(flat_hidden, to + 2 * pitch, h2 * load(inside, within + 2 * tiles))
+                        store(flat_hidden, to + 3 * pitch, h3 * load(inside, within + 3 * tiles))
+                        at += 4 * GROUP * LANES
+                        state += 4 * LANES
     for slot in range(windows[0], windows[1]):
         sides[slot] = 1 - sides[slot]
 
 
 @njit(cache=True, nogil=True)
 def convolve(
-    kernel: Any, bias: Any, source: Any, out: Any, relu: bool, geometry: Any, factors: Any, scratch: Any
+    kernel: Any, bias: Any, source: Any, out: Any, relu: bool, packed: bool, geometry: Any, factors: Any, scratch: Any
 ) -> None:
     """A 3x3 convolution with bias and, if asked, ReLU.
 
     Parameters
     ----------
     kernel : (group, 36, input, 4) of `transform_kernel`
-    bias : (output,), one for each channel of `out`; outputs of the kernel beyond those are padding
+    bias : (output,); outputs of the kernel beyond those are padding
     source : (input, 16, pitch)
-    out : (output, 16, pitch), pixels outside the image are written as 0, or (output, 16, tiles)
+    out : `Tiling.padded` (output), pixels outside the image are written as 0; or, if `packed`, `Tiling.packed` (output)
     geometry, factors, scratch : as in `lstm_step`
     """
     tiles, pitch, margin, columns = geometry
     edges, inside = factors
-    channels, outputs = source.shape[0], out.shape[0]
-    padded = out.shape[2] == pitch
-    stride, offset = (pitch, margin) if padded else (tiles, 0)
+    channels, outputs = source.shape[0], bias.size
     flat_kernel, flat_source, flat_out = kernel.reshape(-1), source.reshape(-1), out.reshape(-1)
     transformed = scratch[: 36 * channels * RUN]
     product = scratch[36 * channels * RUN : 36 * (channels + GROUP) * RUN]
     work = scratch[36 * (channels + GROUP) * RUN :]
     floor = splat(_ZERO) if relu else splat(_LOWEST)
+    step = GROUP * LANES if packed else pitch
     for first in range(0, tiles, RUN):
         _transform_input(flat_source, margin, channels, pitch, columns, first, edges, tiles, transformed, work)
         for output in range(outputs):
-            if output % GROUP == 0:
-                _multiply(flat_kernel, output // GROUP, transformed, channels, product)
+            group, member = output // GROUP, output % GROUP
+            if member == 0:
+                _multiply(flat_kernel, group, transformed, channels, product)
             shift = load_one(bias, output)
-            for lane in range(first, first + RUN, 16):
-                _transform_output(product, output % GROUP * RUN + lane - first, work, 0)
-                for position in range(16):
-                    value = maximum(load(work, position * 16) + shift, floor)
-                    value = value * load(inside, position * tiles + lane)
-                    store(flat_out, (output * 16 + position) * stride + offset + lane, value)
+            for lane in range(first, first + RUN, LANES):
+                _output_columns(product, member * RUN + lane - first, work, 0)
+                if packed:
+                    to = (first * outputs + group * RUN * GROUP + (lane - first) * GROUP) * POSITIONS + member * LANES
+                else:
+                    to = output * POSITIONS * pitch + margin + lane
+                for row in range(4):
+                    within = row * 4 * tiles + lane
+                    y0, y1, y2, y3 = _output_row(work, row * HALF)
+                    store(flat_out, to, maximum(y0 + shift, floor) * load(inside, within))
+                    store(flat_out, to + step, maximum(y1 + shift, floor) * load(inside, within + tiles))
+                    store(flat_out, to + 2 * step, maximum(y2 + shift, floor) * load(inside, within + 2 * tiles))
+                    store(flat_out, to + 3 * step, maximum(y3 + shift, floor) * load(inside, within + 3 * tiles))
+                    to += 4 * step
+
+
+def round_to_bf16(values: FloatArray) -> FloatArray:
+    """The nearest bfloat16 values, ties to even, as float32."""
+    bits = np.ascontiguousarray(values, _F32).view(np.uint32)
+    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) & np.uint32(0xFFFF0000)
+    return rounded.astype(np.uint32).view(_F32)
 
 
 def scratch_for(channels: int) -> FloatArray:
     """Working memory of one thread for convolutions of up to `channels` inputs."""
-    return np.zeros(36 * (channels + GROUP) * RUN + GROUP * 640, _F32)
+    return np.zeros(36 * (channels + GROUP) * RUN + max(GROUP * 4, 6) * HALF, _F32)
