@@ -75,12 +75,12 @@ def make_cube(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cube]:
         *,
         era: str = "s12",
         shape: tuple[int, int] = (20, 24),
-        days: int = 260,
+        days: int = 210,
         every: int = 7,
         seed: int = 1,
         streams: tuple[str, ...] | None = None,
         clear: bool = False,
-        blind: tuple[slice, slice] | None = None,
+        blind: tuple[int, int, int, int] | None = None,
     ) -> Cube:
         rng = np.random.default_rng(seed)
         row = ERAS[era]
@@ -97,7 +97,8 @@ def make_cube(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cube]:
             def mask() -> np.ndarray:
                 hidden = rng.random(shape) < (0 if clear else 0.2)
                 if blind is not None:
-                    hidden[blind] = True
+                    top, bottom, left, right = blind
+                    hidden[top:bottom, left:right] = True
                 return hidden.astype(np.uint8)
 
             cube.append(

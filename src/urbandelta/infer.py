@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 MaskRule: TypeAlias = Literal["explicit", "published"]
 MASK_RULES: tuple[MaskRule, ...] = ("explicit", "published")
-SCORE_CHUNKS = (16, 128, 128)
+SCORE_CHUNKS = (16, 64, 64)
+"""Windows, rows, columns. Blocks share the chunks at their borders, and small chunks cost less to write again."""
 
 
 def usable_cores() -> int:
