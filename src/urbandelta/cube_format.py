@@ -36,6 +36,7 @@ TEXTS = (
     "backscatter_coefficient",
     "item_id",
     "digest",
+    "provenance",
 )
 NUMBERS: Mapping[str, str] = {
     "time": "int64",
@@ -84,7 +85,7 @@ class Frame:
     @property
     def moment(self) -> np.datetime64:
         """Its time, to the second."""
-        return np.datetime64(self.time, "ns").astype("datetime64[s]")
+        return np.datetime64(self.time // 1_000_000_000, "s")
 
 
 def prepare(acquisition: Acquisition, *, stream: Stream, grid: Grid) -> Frame:
@@ -206,7 +207,7 @@ async def _append_all(store: Store, frame: Frame, stream: str, columns: Mapping[
     await asyncio.gather(
         _append_pixels(store, f"{stream}/values", frame.values),
         _append_pixels(store, f"{stream}/mask", frame.mask),
-        *(_append_cell(store, f"{stream}/{name}", columns[name], frame.record[name]) for name in PER_TIME),
+        *(_append_cell(store, f"{stream}/{name}", column, frame.record[name]) for name, column in columns.items()),
     )
 
 
@@ -216,7 +217,7 @@ async def _append_pixels(store: Store, path: str, pixels: Array) -> None:
 
 
 async def _append_cell(store: Store, path: str, column: Array, cell: Any) -> None:
-    # The eleven coordinates are written chunk by chunk rather than through Zarr's arrays, which would take 3 ms each:
+    # The twelve coordinates are written chunk by chunk rather than through Zarr's arrays, which would take 3 ms each:
     # half of a commit. Only the shape in the metadata and the newest chunk change.
     prototype = default_buffer_prototype()
     document = await store.get(f"{path}/zarr.json", prototype)
@@ -309,6 +310,7 @@ def _record(acquisition: Acquisition, values: Array, mask: MaskArray) -> dict[st
         "backscatter_coefficient": acquisition.backscatter_coefficient,
         "item_id": acquisition.item_id,
         "digest": digest(values, mask, acquisition.bands),
+        "provenance": json.dumps(dict(acquisition.provenance), default=str),
     }
 
 

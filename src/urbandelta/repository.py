@@ -11,8 +11,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,27 +21,19 @@ import zarr
 from filelock import FileLock, Timeout
 from zarr.abc.store import Store
 
+from urbandelta import snapshots
 from urbandelta.errors import StoreError
+from urbandelta.snapshots import BRANCH, Commit
 
 FORMAT = 1
-_BRANCH = "main"
 _LOCK_SECONDS = 120.0
 _CONFLICT_TRIES = 8
 _CHUNKS_A_LIST = 32
+_GRACE = timedelta(days=1)
 
 # Icechunk writes a warning to the terminal for each local store, which the lock below answers.
 if "ICECHUNK_LOG" not in os.environ:
     icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One snapshot of a store: its id, when it was written (UTC), what it did, and what was recorded with it."""
-
-    snapshot: str
-    time: datetime
-    message: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Repository:
@@ -55,7 +46,7 @@ class Repository:
 
     def tip(self) -> str:
         """Id of the newest snapshot."""
-        return str(self._repo.lookup_branch(_BRANCH))
+        return str(self._repo.lookup_branch(BRANCH))
 
     def reader(self, snapshot: str) -> Store:
         """Read-only Zarr store of one snapshot."""
@@ -82,17 +73,16 @@ class Repository:
                 contextlib.suppress(icechunk.ConflictError),
                 icechunk_errors(self.url),
             ):
-                session = self._repo.writable_session(_BRANCH)
+                session = self._repo.writable_session(BRANCH)
                 metadata = write(session.store, str(session.snapshot_id))
                 return None if metadata is None else str(session.commit(message, metadata=dict(metadata)))
         raise StoreError(f"{self.url}: other processes kept committing; let one process write at a time")
 
     def history(self, snapshot: str) -> list[Commit]:
-        """Commits up to a snapshot, newest first."""
-        return [
-            Commit(entry.id, entry.written_at.astimezone(UTC), entry.message, dict(entry.metadata))
-            for entry in self._repo.ancestry(snapshot_id=snapshot)
-        ]
+        """Commits up to a snapshot, newest first; of a batch that was compacted, the last one."""
+        with icechunk_errors(self.url):
+            # Opened anew, since another process may have compacted what this one remembers.
+            return snapshots.history(_open(self.url), snapshot)
 
     def forget_history(self) -> None:
         """Keep the newest snapshot only and delete the files that older ones alone needed.
@@ -100,9 +90,32 @@ class Repository:
         A kill half-way leaves files that the next call deletes. Readers of older snapshots must open the store anew.
         """
         with local_lock(self.path, self.url), icechunk_errors(self.url):
-            now = datetime.now(UTC)
-            self._repo.expire_snapshots(older_than=now)
-            self._repo.garbage_collect(now)
+            self._delete_old(datetime.now(UTC), drop=True)
+
+    def compact(self) -> int:
+        """Keep the last snapshot of each batch for ever, drop those in between and delete the files they alone needed.
+
+        Batches are told by the metadata `appended` of their commits. A kill at any moment loses nothing that was
+        committed; the next call finishes. Readers of a snapshot in the midst of a batch must open the store anew. On
+        object stores only what is older than a day is dropped: no lock protects what another process is writing there.
+
+        Returns
+        -------
+        int
+            Bytes deleted.
+        """
+        with local_lock(self.path, self.url), icechunk_errors(self.url):
+            before = datetime.now(UTC) - (_GRACE if self.path is None else timedelta())
+            self._repo = _open(self.url)
+            # Every end is tagged before anything is dropped.
+            return self._delete_old(before, drop=snapshots.tag_batch_ends(self._repo))
+
+    def _delete_old(self, before: datetime, *, drop: bool) -> int:
+        if drop:
+            snapshots.drop_untagged(self._repo, before=before)
+        deleted = snapshots.delete_unreachable(self._repo, before=before)
+        self._repo = _open(self.url)  # which forgets what was dropped
+        return deleted
 
     def bytes_stored(self) -> int | None:
         """Bytes of all files of a local store, old snapshots included; None for an object store."""
@@ -139,7 +152,7 @@ def create_repository(
     with local_lock(path, url), icechunk_errors(url):
         occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
         if occupied:
-            _require_ours(url, overwrite=overwrite)
+            _require_ours(url, kind=kind, overwrite=overwrite)
         staging = path.with_name(f".{path.name}.creating")
         shutil.rmtree(staging, ignore_errors=True)
         _write_root(_create(icechunk.local_filesystem_storage(str(staging))), root, fill)
@@ -185,14 +198,21 @@ def zarr_group(repository: Repository, snapshot: str) -> zarr.Group:
     """Root group of a snapshot, read-only; raises `StoreError` if the snapshot holds none."""
     try:
         return zarr.open_group(repository.reader(snapshot), mode="r", zarr_format=3, use_consolidated=False)
-    except (FileNotFoundError, icechunk.IcechunkError) as error:
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{repository.url}: was not created completely, or its newest snapshot is damaged; "
+            "restore it from a copy, or create it again"
+        ) from error
+    except icechunk.IcechunkError as error:
         raise StoreError(
             f"{repository.url}: was not created completely; create it again or give another path ({_reason(error)})"
         ) from error
 
 
 def local_path(url: str) -> Path | None:
-    """Folder of a local URL (plain path or file://), None for an object store."""
+    """Folder of a local URL (plain path or file://), None for an object store; raises `StoreError` for an empty one."""
+    if not url.strip():
+        raise StoreError("the path of a store is empty; give a folder or a URL")
     scheme, rest = _scheme(url)
     if scheme == "":
         return Path(rest).expanduser().absolute()
@@ -203,7 +223,7 @@ def local_path(url: str) -> Path | None:
 
 @contextlib.contextmanager
 def icechunk_errors(url: str) -> Iterator[None]:
-    """Turn what Icechunk reports (a full disk, a lost chunk, no access) into one line; conflicts pass."""
+    """Turn what Icechunk and codecs report (a full disk, a lost chunk, no access) into one line; conflicts pass."""
     try:
         yield
     except icechunk.IcechunkError as error:
@@ -211,6 +231,11 @@ def icechunk_errors(url: str) -> Iterator[None]:
             f"{url}: could not be read or written ({_reason(error)}); see that all its files are there, that there is "
             "space and access, and run the command again"
         ) from error
+    except RuntimeError as error:
+        # The codecs have no error of their own for bytes that they did not write.
+        if "decompress" not in str(error):
+            raise
+        raise StoreError(f"{url}: holds damaged files ({error}); restore them from a copy, or make it anew") from error
 
 
 @contextlib.contextmanager
@@ -220,8 +245,10 @@ def local_lock(path: Path | None, url: str) -> Iterator[None]:
         yield
         return
     # NOTE: flock ends with the process, so a killed writer blocks nobody; the file itself may stay behind.
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file)
     try:
+        file.touch()  # FileLock takes some unwritable folders for a lock that another process holds, and waits
         lock.acquire(timeout=_LOCK_SECONDS)
     except Timeout:
         raise StoreError(f"{url}: another process has been writing for {_LOCK_SECONDS:g} s; wait for it") from None
@@ -317,28 +344,37 @@ def _create_remote(
         repo = icechunk.Repository.open(storage, config=_config())
     except icechunk.IcechunkError as error:
         raise StoreError(f"{url}: cannot be created ({_reason(error)})") from error
-    unfinished = sum(1 for _ in repo.ancestry(branch=_BRANCH)) == 1
+    unfinished = sum(1 for _ in repo.ancestry(branch=BRANCH)) == 1
     if not unfinished:
-        _require_ours(url, overwrite=overwrite)
+        _require_ours(url, kind=kind, overwrite=overwrite)
     _write_root(repo, root, fill)
     return open_repository(url, kind=kind)
 
 
 def _write_root(repo: icechunk.Repository, root: Mapping[str, Any], fill: Callable[[Store], None] | None) -> None:
-    session = repo.writable_session(_BRANCH)
+    session = repo.writable_session(BRANCH)
     zarr.create_group(session.store, attributes=dict(root), overwrite=True)
     if fill is not None:
         fill(session.store)
     session.commit(f"create {root['urbandelta_kind']}")
 
 
-def _require_ours(url: str, *, overwrite: bool) -> None:
+def _require_ours(url: str, *, kind: str, overwrite: bool) -> None:
     if not overwrite:
         raise StoreError(f"{url}: exists already; open it, give another path, or ask to overwrite it")
     path = local_path(url)
+    if path is not None and not path.is_dir():
+        raise StoreError(f"{url}: is a file and will not be overwritten; give another path")
     repository = Repository(url, _open(url), path)
-    if "urbandelta_format" not in zarr_group(repository, repository.tip()).attrs:
+    attributes = zarr_group(repository, repository.tip()).attrs
+    if "urbandelta_format" not in attributes:
         raise StoreError(f"{url}: is not a store of urbandelta and will not be overwritten; give another path")
+    # Scores of a mistyped path must never replace a cube, which may have taken days to fill.
+    if attributes.get("urbandelta_kind") != kind:
+        raise StoreError(
+            f"{url}: holds {attributes.get('urbandelta_kind')}, not {kind}, and will not be overwritten; "
+            "give another path"
+        )
 
 
 def _reason(error: Exception) -> str:

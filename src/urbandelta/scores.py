@@ -19,7 +19,7 @@ from zarr.codecs import BloscCodec
 from urbandelta.cube_format import nanoseconds, write_grid
 from urbandelta.errors import ShapeError, StoreError
 from urbandelta.grid import Grid
-from urbandelta.repository import Repository, create_repository, open_repository, zarr_group
+from urbandelta.repository import Repository, create_repository, icechunk_errors, open_repository, zarr_group
 from urbandelta.stream_index import array_of
 from urbandelta.types import FloatArray, Window
 
@@ -178,7 +178,8 @@ def open_scores(url: str) -> xr.Dataset:
     """
     repository = open_repository(str(url), kind=_KIND)
     snapshot = repository.tip()
-    data = xr.open_zarr(repository.reader(snapshot), consolidated=False, chunks=None)
+    with icechunk_errors(str(url)):
+        data: xr.Dataset = xr.open_zarr(repository.reader(snapshot), consolidated=False, chunks=None)
     data.attrs["snapshot"] = snapshot
     if not data.attrs.get("complete"):
         log.warning("%s: scores are incomplete; run the same prediction again to finish them", url)

@@ -1,13 +1,12 @@
 """Cubes: one area's streams of acquisitions on one grid, in one Icechunk repository.
 
-With its helpers `repository`, `cube_format` and `scores` this is the only part that imports Icechunk and Zarr.
-Each acquisition is one commit; a cube object reads the snapshot it was opened at, so writers never disturb readers.
+With its helpers `repository`, `snapshots`, `cube_format`, `stream_index`, `chunks` and `scores` this is the only part
+that imports Icechunk and Zarr. Each acquisition is one commit; a cube object reads the snapshot it was opened at, so
+writers never disturb readers.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,8 +17,8 @@ import numpy.typing as npt
 import xarray as xr
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
 
+from urbandelta.chunks import PixelChunks
 from urbandelta.cube_format import (
     Frame,
     Layout,
@@ -31,8 +30,9 @@ from urbandelta.cube_format import (
 from urbandelta.eras import Era, era_named
 from urbandelta.errors import ConfigError, StoreError
 from urbandelta.grid import Grid
-from urbandelta.repository import Commit, Repository, create_repository, icechunk_errors, open_repository, zarr_group
+from urbandelta.repository import Repository, create_repository, icechunk_errors, open_repository, zarr_group
 from urbandelta.scores import ScoreWriter, create_scores, open_scores, resume_scores
+from urbandelta.snapshots import Commit
 from urbandelta.stream_index import StreamIndex, StreamInfo, array_of
 from urbandelta.types import Acquisition, Array, FloatArray, MaskArray, Progress, TimeArray
 
@@ -48,6 +48,9 @@ __all__ = [
     "open_scores",
     "resume_scores",
 ]
+
+
+_BULK = 16
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ class Cube:
         Variables are `values` (time, y, x, band), physical and not masked, and `mask` (time, y, x), 0 where valid.
         """
         self._index(name)
-        data = xr.open_zarr(self._repository.reader(self._snapshot), group=name, consolidated=False, chunks=None)
+        data: xr.Dataset = xr.open_zarr(
+            self._repository.reader(self._snapshot), group=name, consolidated=False, chunks=None
+        )
         return data.sortby("time")
 
     def read(self, name: str, time: slice, y: slice, x: slice) -> tuple[FloatArray, MaskArray]:
@@ -144,18 +149,22 @@ class Cube:
         mask : ndarray of uint8, shape (time, y, x)
             Bitfield of `MaskReason`; 0 is valid.
         """
-        index, group = self._index(name), self._group(name)
-        stored = index.order[_unit(time, len(index.order))]
+        layout, order = self._index(name).layout, self._index(name).order
+        stored = order[_unit(time, len(order))]
         rows, columns = _unit(y, self.grid.height), _unit(x, self.grid.width)
         shape = (len(stored), rows.stop - rows.start, columns.stop - columns.start)
-        planes = np.empty((shape[0], len(index.layout.bands), *shape[1:]), dtype=np.float32)
+        planes = np.empty((shape[0], len(layout.bands), *shape[1:]), dtype=np.float32)
         values, mask = planes.transpose(0, 2, 3, 1), np.empty(shape, dtype=np.uint8)
-        raw = np.empty(planes.shape, dtype=index.layout.dtype).transpose(0, 2, 3, 1)
+
+        def place_values(n: int, y: slice, x: slice, raw: Array) -> None:
+            _to_physical(raw, layout, values[n, y, x])
+
+        def place_mask(n: int, y: slice, x: slice, raw: Array) -> None:
+            mask[n, y, x] = raw
+
         with icechunk_errors(self.url):
-            for out, kept in _runs(stored):
-                _read_into(array_of(group, "values"), (kept, rows, columns), raw[out])
-                _read_into(array_of(group, "mask"), (kept, rows, columns), mask[out])
-        _to_physical(raw, index.layout, values)
+            self._pixels(name, "values").read(stored, rows, columns, place_values)
+            self._pixels(name, "mask").read(stored, rows, columns, place_mask)
         return values, mask
 
     def append(
@@ -164,7 +173,8 @@ class Cube:
         """Add acquisitions to a stream in any order, each as one commit.
 
         An acquisition that is stored already (same time, same content) is skipped. After an error or a kill, what was
-        committed stays, and appending the same acquisitions again completes the stream.
+        committed stays, and appending the same acquisitions again completes the stream. After 16 or more, a local cube
+        is compacted.
 
         Raises
         ------
@@ -181,23 +191,45 @@ class Cube:
         self._see(self._repository.tip())
         for acquisition in acquisitions:
             frame = prepare(acquisition, stream=stream, grid=self.grid)
-            if self._append_one(name, frame, acquisition.provenance):
+            if self._append_one(name, frame, number=added + 1):
                 added += 1
             else:
                 skipped += 1
             if progress is not None:
                 progress(added + skipped, total, f"{name} {frame.moment}")
+        # Skipped ones count: whoever repeats a killed import also repeats the compaction that it may not have reached.
+        if added + skipped >= _BULK and self._repository.path is not None:
+            self.compact()
         return AppendReport(added, skipped, self.snapshot)
 
+    def compact(self) -> int:
+        """Drop the snapshots between those at the ends of appends, and the files that nothing else needs.
+
+        The snapshot at the end of each append stays for ever, as results name the one that they were made from. A
+        reader in another process stays undisturbed, unless it was opened in the midst of an append. Being killed does
+        no harm; call it again.
+
+        Returns
+        -------
+        int
+            Bytes deleted. On object stores, where other writers are not locked out, only what is older than a day.
+        """
+        if self._mode != "a":
+            raise StoreError(f"{self.url}: was opened for reading; open it with mode='a' to compact it")
+        return self._repository.compact()
+
     def history(self) -> list[Commit]:
-        """Snapshots up to the one that this object reads, newest first, each with its time and message."""
+        """Snapshots up to the one that this object reads, newest first, each with its time and message.
+
+        Where an append was compacted, its last snapshot stands for all of it; metadata `appended` is their number.
+        """
         return self._repository.history(self.snapshot)
 
     def bytes_stored(self) -> int | None:
         """Bytes on disk of a local cube with all its snapshots; None on an object store."""
         return self._repository.bytes_stored()
 
-    def _append_one(self, name: str, frame: Frame, provenance: Mapping[str, Any]) -> bool:
+    def _append_one(self, name: str, frame: Frame, *, number: int) -> bool:
         def write(store: Store, snapshot: str) -> Mapping[str, Any] | None:
             if snapshot != self._snapshot:  # another process committed since
                 self._see(snapshot)
@@ -211,21 +243,23 @@ class Cube:
                 create_stream(store, stream=self.era.stream(name), grid=self.grid, layout=frame.layout)
                 index = StreamIndex.empty(frame.layout)
             append_frame(store, frame, stream=name, columns=index.columns)
-            return {"item_id": frame.record["item_id"], "provenance": json.dumps(dict(provenance), default=str)}
+            return {"item_id": frame.record["item_id"], "appended": number}
 
-        snapshot = self._repository.commit(f"{name} {frame.moment} {frame.record['item_id']}".strip(), write)
+        message = f"{name} {frame.moment} {frame.record['item_id']}".strip()
+        snapshot = self._repository.commit(message if number == 1 else f"{message} ({number} appended)", write)
         if snapshot is None:
             return False
         known = self._indices
         self._see(snapshot)
         # What was just written is known: reading the coordinates back would make each commit dearer than the last.
-        self._indices = {key: index.with_frame(frame) if key == name else index for key, index in known.items()}
+        self._indices.update({key: index.with_frame(frame) if key == name else index for key, index in known.items()})
         return True
 
     def _see(self, snapshot: str) -> None:
         self._snapshot = snapshot
         self._opened: zarr.Group | None = None
         self._indices: dict[str, StreamIndex] = {}
+        self._chunks: dict[tuple[str, str], PixelChunks] = {}
 
     @property
     def _root(self) -> zarr.Group:
@@ -241,9 +275,15 @@ class Cube:
             raise StoreError(f"{self.url}: holds no acquisition of stream {name} ({held}); import some first")
         return cast(zarr.Group, self._root[name])
 
+    def _pixels(self, name: str, array: str) -> PixelChunks:
+        if (name, array) not in self._chunks:
+            self._chunks[name, array] = PixelChunks(array_of(self._group(name), array))
+        return self._chunks[name, array]
+
     def _index(self, name: str) -> StreamIndex:
         if name not in self._indices:
-            self._indices[name] = StreamIndex.load(self._group(name))
+            with icechunk_errors(self.url):
+                self._indices[name] = StreamIndex.load(self._group(name))
         return self._indices[name]
 
 
@@ -301,24 +341,6 @@ def _unit(part: slice, size: int) -> slice:
     if step != 1:
         raise StoreError(f"cannot read {part}: only runs without a step are read")
     return slice(start, max(stop, start))
-
-
-def _runs(stored: npt.NDArray[np.intp]) -> list[tuple[slice, slice]]:
-    """Cut positions into rising runs: (slice of the output, slice of the stored axis) for each."""
-    if stored.size == 0:
-        return []
-    breaks = np.flatnonzero(np.diff(stored) != 1) + 1
-    edges = [0, *breaks.tolist(), stored.size]
-    return [
-        (slice(low, high), slice(int(stored[low]), int(stored[low]) + high - low))
-        for low, high in itertools.pairwise(edges)
-    ]
-
-
-def _read_into(array: zarr.Array[Any], part: tuple[slice, ...], out: Array) -> None:
-    # Into memory laid out like the chunks (bands apart): else Zarr and the decoding would each turn every pixel around.
-    buffer = default_buffer_prototype().nd_buffer.from_numpy_array(out)
-    array.get_basic_selection(part, out=buffer)
 
 
 def _to_physical(raw: Array, layout: Layout, out: FloatArray) -> None:

@@ -66,7 +66,9 @@ class StreamIndex:
             scale=float(cast(float, values.attrs.get("scale_factor", 1.0))),
             offset=float(cast(float, values.attrs.get("add_offset", 0.0))),
         )
-        columns = {name: np.asarray(array_of(group, name)[:], dtype=NUMBERS.get(name, object)) for name in PER_TIME}
+        # Cubes from before `provenance` was a coordinate lack it; they are read and appended to without it.
+        held = [name for name in PER_TIME if name in group]
+        columns = {name: np.asarray(array_of(group, name)[:], dtype=NUMBERS.get(name, object)) for name in held}
         return cls(layout, columns, np.argsort(columns["time"], kind="stable"))
 
     def holds(self, frame: Frame, stream: str) -> bool:

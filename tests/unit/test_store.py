@@ -170,7 +170,8 @@ def test_each_acquisition_is_one_commit(cube, days):
     assert len(history) - before == 3
     assert seen == [(1, 0), (2, 0), (3, 0)]
     assert "S2_7" in history[0].message
-    assert json.loads(history[0].metadata["provenance"]) == {"path": "a.tif"}
+    assert [commit.metadata.get("appended") for commit in history[:3]] == [3, 2, 1]
+    assert json.loads(cube.acquisitions("optical")["provenance"].values[0]) == {"path": "a.tif"}
     older = open_cube(cube.url, snapshot=history[1].snapshot)
     assert older.attributes("optical").count == 2
     with pytest.raises(StoreError, match="newest snapshot"):

@@ -46,6 +46,9 @@ def work(cube_url, scores_url):
     except StoreError:
         cube = create_cube(cube_url, era="s12", grid=GRID)
     cube.append("s1_asc", (acquisition(day) for day in range(DAYS)), progress=lambda *_: say())
+    say()
+    cube.compact()
+    say()
     try:
         writer = resume_scores(scores_url, RUN)
     except StoreError:
@@ -66,7 +69,7 @@ def say():
 def run_and_kill(urls, rng):
     process = subprocess.Popen([sys.executable, __file__, *urls], stdout=subprocess.PIPE, text=True)
     with process:
-        for _ in range(rng.randint(0, DAYS + len(plan()))):
+        for _ in range(rng.randint(0, DAYS + 2 + len(plan()))):
             process.stdout.readline()
         time.sleep(rng.random() * 0.1)
         process.kill()
