@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--false-share", type=float, default=0.005, help="of the unchanged pixels, above 0.5")
+    parser.add_argument("--false-share", type=float, default=0.001, help="of the unchanged pixels, above 0.5")
     parser.add_argument("--size", type=int, default=64, help="pixels of a validation scene")
     parser.add_argument("--stride", type=int, default=10)
     options = parser.parse_args()

@@ -237,7 +237,7 @@ def scaled_weights(network: Network, era: Era, scale: dict[str, FloatArray], *, 
 
 
 def save(
-    network: Network, era: Era, scale: dict[str, FloatArray], path: Path, seeds: range, scores: dict[str, object]
+    network: Network, era: Era, scale: dict[str, FloatArray], path: Path, data: str, scores: dict[str, object]
 ) -> None:
     """Write the network as weights for physical input."""
     weights = Weights(
@@ -247,7 +247,7 @@ def save(
         parameters=scaled_weights(network, era, scale, undo=False),
         contract=input_contract(era),
         description={
-            "data": f"simulated scenes, seeds {seeds.start} to {seeds.stop - 1}",
+            "data": data,
             "limits": "trained on simulated scenes only: shows the program at work, measures nothing about real cities",
             "licence": "Apache-2.0",
             "validation": scores,
@@ -297,8 +297,11 @@ def main() -> None:
     say(f"drew {len(training)} scenes in {time.monotonic() - began:.0f} s")
     sampler = Sampler(era, training, seed=options.seed, crop=options.crop)
     network = new_network(era)
+    origin = f"simulated scenes, seeds {seeds.start} to {seeds.stop - 1}"
     if options.init:
-        start = network_from(load_weights(options.init).parameters, NetworkConfig.for_era(era))
+        earlier = load_weights(options.init)
+        origin = f"{earlier.description['data']}; then {origin}"
+        start = network_from(earlier.parameters, earlier.config)
         network = network_from(scaled_weights(start, era, scale, undo=True), start.config)
     network = network.to(memory_format=torch.channels_last)
     for module in network.modules():
@@ -322,11 +325,12 @@ def main() -> None:
             say(f"step {step}, {time.monotonic() - began:.0f} s, loss {np.mean(losses[-20:]):.4f}")
         if step % options.validate_every == 0 or step == options.steps:
             scores = [measure(network, item, stride=20) for item in validation]
-            quality = float(np.mean([score["auc"] - score["false_fields"] for score in scores]))
+            # Not by errors at a threshold: calibrate.py moves that afterwards.
+            quality = float(np.mean([score["auc"] for score in scores]))
             say(f"validation {json.dumps(scores)}")
             if quality > best:
                 best = quality
-                save(network, era, scale, options.out, seeds, {"step": step, "scores": scores})
+                save(network, era, scale, options.out, origin, {"step": step, "scores": scores})
 
 
 if __name__ == "__main__":
