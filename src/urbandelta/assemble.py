@@ -50,10 +50,13 @@ def as_moment(moment: Moment) -> np.datetime64:
     try:
         if isinstance(moment, (int, float)):
             return np.datetime64(round(moment * 1_000_000_000), "ns")
-        value: np.datetime64 = np.datetime64(moment).astype("datetime64[ns]")
+        given = np.datetime64(moment)
+        value: np.datetime64 = given.astype("datetime64[ns]")
+        # Nanoseconds wrap around silently before 1678 and after 2261.
+        representable = value.astype("datetime64[D]") == given.astype("datetime64[D]")
     except ValueError:
-        value = np.datetime64("NaT", "ns")
-    if np.isnat(value):
+        value, representable = np.datetime64("NaT", "ns"), False
+    if np.isnat(value) or not representable:
         raise ConfigError(f"{moment!r} is not a date; write YYYY-MM-DD or YYYY-MM-DDThh:mm:ss")
     return value
 

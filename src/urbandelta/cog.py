@@ -93,6 +93,8 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     ProductError
         If that fails; the target is then as it was.
     """
+    if not path.name:
+        raise ProductError(f"{str(path)!r} is no name of a file; give one")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)

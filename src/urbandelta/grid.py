@@ -34,6 +34,8 @@ __all__ = ["Aoi", "Block", "Grid", "Tile", "blocks", "read_aoi", "tiles"]
 # an area whose edges lie on pixel edges would gain a row or a column.
 _SNAP_PIXELS = 1e-3
 _EDGE_POINTS = 64
+MOST_PIXELS = 10_000_000
+"""Pixels along an axis, at most; more is a slip of the pixel size (the Earth's girth is 4,000,000 px of 10 m)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Grid:
             raise GridError(f"a grid needs at least one pixel, not {self.height} x {self.width} (height x width)")
         if len(self.transform) != 6 or not all(math.isfinite(value) for value in self.transform):
             raise GridError(f"grid transform {self.transform} is not six finite numbers a, b, c, d, e, f")
+        if max(self.height, self.width) > MOST_PIXELS:
+            raise GridError(
+                f"a grid of {self.height} x {self.width} px is larger than {MOST_PIXELS} along an axis; "
+                "check its pixel size and its area"
+            )
         a, b, _, d, e, _ = self.transform
         if b != 0 or d != 0 or a <= 0 or e >= 0:
             raise GridError(
@@ -251,6 +258,12 @@ def blocks(shape: tuple[int, int], *, tile: int, halo: int, block: int = 128) ->
         for top in range(0, len(rows), per_axis)
         for left in range(0, len(rows[0]), per_axis)
     ]
+
+
+def mirrored(start: int, length: int, size: int) -> npt.NDArray[np.intp]:
+    """Indices of `length` pixels from `start` along an axis of `size`, mirrored at its ends (edge pixels twice)."""
+    index = np.arange(start, start + length) % (2 * size)
+    return np.minimum(index, 2 * size - 1 - index)
 
 
 def _spans(size: int, *, tile: int, halo: int) -> list[tuple[slice, slice]]:

@@ -31,9 +31,10 @@ _CONFLICT_TRIES = 8
 _CHUNKS_A_LIST = 32
 _GRACE = timedelta(days=1)
 
-# Icechunk writes a warning to the terminal for each local store, which the lock below answers.
+# Icechunk writes a warning to the terminal for each local store, which the lock below answers, and many lines about a
+# damaged list of chunks, which it raises as an error as well.
 if "ICECHUNK_LOG" not in os.environ:
-    icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
+    icechunk.set_logs_filter("warn,icechunk::storage::object_store=error,icechunk::repository=off")
 
 
 class Repository:

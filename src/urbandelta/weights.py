@@ -124,6 +124,10 @@ def save_weights(weights: Weights, path: str | os.PathLike[str]) -> Path:
     try:
         temporary.write_bytes(safetensors.numpy.save(arrays, metadata={METADATA_KEY: json.dumps(document)}))
         temporary.replace(path)
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: cannot be written ({error.strerror}); check its folder and the free space"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -140,7 +144,7 @@ def _load_safetensors(path: Path) -> Weights:
         document = json.loads(metadata[METADATA_KEY])
         era, variant, name = era_named(document["era"]), document["variant"], document["name"]
         version, contract, stated = document["format"], document["contract"], document["sha256"]
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path}: no urbandelta contract in its metadata ({error}); `urbandelta weights import` makes such files"
         ) from error
@@ -205,7 +209,7 @@ def _keras_layers(path: Path) -> list[_KerasLayer]:
                 group[name].visititems(keep)
                 if "kernel" in arrays:
                     layers.append(arrays)
-    except (OSError, KeyError, AttributeError, ValueError) as error:
+    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as Keras weights ({error}); is the file whole?") from error
     if not layers:
         raise WeightsError(f"{path}: no layer with a kernel; is this a Keras weights file?")

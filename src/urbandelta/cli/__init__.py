@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import NoReturn
 
-import click
 import typer
 
 from urbandelta import __version__
 from urbandelta.cli import demonstrating, importing, inspecting, predicting, reporting, simulating, weighing
 from urbandelta.errors import UrbandeltaError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     name="urbandelta",
@@ -54,19 +57,19 @@ def _options(
 def main() -> None:
     """Entry point of the `urbandelta` command."""
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        print("urbandelta: stopped; what was committed is kept, run the same command to go on", file=sys.stderr)
-        sys.exit(130)
+        # Typer itself explains wrong usage (code 2), and goes quietly where the reader of stdout has seen enough.
+        app()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("urbandelta: stopped; what was committed is kept, run the same command to go on", file=sys.stderr)
+        raise
     except UrbandeltaError as error:
-        print(f"urbandelta: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
     except OSError as error:
         # A full disk or a missing permission is nobody's bug; the message of the system names file and cause.
-        print(f"urbandelta: error: {error}; free the disk or check the path, then run it again", file=sys.stderr)
-        sys.exit(1)
+        _fail(f"{error}; free the disk or check the path, then run it again")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"urbandelta: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from urbandelta.cli.inspecting import AsJson
-from urbandelta.cli.progress import print_json, progress_bar
-from urbandelta.demo import run_demo
+from urbandelta.cli.progress import AsJson, print_json, progress_bar
 
 
 def demo(
@@ -23,6 +21,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Simulate a city, import its scenes, score them, and write a report to open in a browser."""
+    from urbandelta.demo import run_demo
+
     made = run_demo(out, era=era, size=size, months=months, seed=seed, bar=progress_bar)
     if as_json:
         print_json({name: str(path) for name, path in vars(made).items()})

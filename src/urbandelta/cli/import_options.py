@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from urbandelta.eras import Stream
+from urbandelta.cli.progress import AsJson
 from urbandelta.errors import ConfigError
-from urbandelta.sources.base import Declared, Found
-from urbandelta.sources.calibrate import Conversion, Encoding, MaskRule, ZeroRule, parse_numbers
-from urbandelta.sources.importing import ImportJob, NewCube
-from urbandelta.sources.resample import Resampling
+from urbandelta.sources.choices import Conversion, Resampling, ZeroRule
+
+if TYPE_CHECKING:
+    from urbandelta.eras import Stream
+    from urbandelta.sources.base import Found
+    from urbandelta.sources.calibrate import Encoding, MaskRule
+    from urbandelta.sources.importing import ImportJob
 
 Bounds: TypeAlias = tuple[float, float, float, float]
 OrbitName: TypeAlias = Literal["ascending", "descending", "unknown"]
@@ -35,7 +38,7 @@ class ImportOptions:
     into: Annotated[str, typer.Option(help="Cube to add to; created if --era and a grid are given.")]
     stream: Annotated[str, typer.Option(help="Stream of the cube, such as s1_asc or optical.")]
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be imported, write nothing.")] = False
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
+    json: AsJson = False
     era: Annotated[str, option("--era", "Era of a new cube: s12 or ers12ls5.", _CUBE)] = ""
     grid: Annotated[
         Literal["native"] | None, option("--grid", "Grid of a new cube: the first acquisition's pixels.", _CUBE)
@@ -89,6 +92,8 @@ class ImportOptions:
     @property
     def valid_rules(self) -> tuple[MaskRule, ...]:
         """Rule of the valid band, if one is named."""
+        from urbandelta.sources.calibrate import MaskRule
+
         return (MaskRule.valid(self.valid_band),) if self.valid_band else ()
 
     @property
@@ -98,6 +103,9 @@ class ImportOptions:
 
     def job(self, source: Path, find: Callable[[Stream], Found]) -> ImportJob:
         """The import as the library understands it."""
+        from urbandelta.sources.base import Declared
+        from urbandelta.sources.importing import ImportJob, NewCube
+
         return ImportJob(
             into=self.into,
             stream=self.stream,
@@ -129,6 +137,8 @@ class ImportOptions:
         )
 
     def _encoding(self) -> Encoding:
+        from urbandelta.sources.calibrate import Encoding, parse_numbers
+
         if self.db and self.amplitude:
             raise ConfigError("--db and --amplitude exclude each other; values are one or the other")
         conversion: Conversion = "db" if self.db else "amplitude" if self.amplitude else "none"
@@ -142,6 +152,8 @@ class ImportOptions:
         )
 
     def _mask_rules(self) -> tuple[MaskRule, ...]:
+        from urbandelta.sources.calibrate import MaskRule
+
         if bool(self.mask_band) != bool(self.mask_values):
             raise ConfigError("--mask-band and --mask-values go together")
         rules = []

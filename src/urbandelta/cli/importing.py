@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from urbandelta.cli.import_options import Bounds, ImportOptions, names_in, option, pairs_in
 from urbandelta.cli.options import takes_options
-from urbandelta.eras import Stream
+from urbandelta.cli.progress import print_json, progress_bar
 from urbandelta.errors import ConfigError
-from urbandelta.sources import eopatch, geotiff, netcdf, stack
-from urbandelta.sources.base import Found, SceneInfo
-from urbandelta.sources.importing import ImportJob, ImportPlan, plan_import, run_import
-from urbandelta.sources.pattern import compile_pattern, parse_time
+
+if TYPE_CHECKING:
+    from urbandelta.eras import Stream
+    from urbandelta.sources.base import Found, SceneInfo
+    from urbandelta.sources.importing import ImportJob, ImportPlan
 
 app = typer.Typer(no_args_is_help=True, help="Import scenes from files into a cube.")
 
@@ -40,6 +37,8 @@ def import_eopatch(
     ] = None,
 ) -> None:
     """Import EOPatch folders, current or old layout; nothing is unpickled."""
+    from urbandelta.sources import eopatch
+
     patch_options = eopatch.PatchOptions(
         feature=feature,
         bands=names_in(bands),
@@ -78,6 +77,10 @@ def import_geotiff(
     steps: Annotated[int, option("--steps", "With --layout: number of dates.", _FILES)] = 0,
 ) -> None:
     """Import GeoTIFF, COG or JPEG 2000 files, found by a name pattern or stacked in one file."""
+    from urbandelta.sources import geotiff, stack
+    from urbandelta.sources.base import Found
+    from urbandelta.sources.pattern import compile_pattern, parse_time
+
     if layout:
         if not (first_date and every and steps) or pattern != "*" or bands or rename or date or dates:
             raise ConfigError("--layout goes with --first-date, --every and --steps, and with no other file option")
@@ -110,6 +113,9 @@ def import_netcdf(
     rename: Annotated[str, option("--rename", "Variable to band, OLD=NEW,OLD=NEW.", _FILES)] = "",
 ) -> None:
     """Import NetCDF time series; variables may lie on grids of different pixel size."""
+    from urbandelta.sources import netcdf
+    from urbandelta.sources.base import Found
+
     netcdf_options = netcdf.NetcdfOptions(files=files, rename=pairs_in(rename), crs=options.source_crs)
     _run(
         options.job(source, lambda _: Found(netcdf.find_scenes(source, netcdf_options), masks=options.valid_rules)),
@@ -118,21 +124,16 @@ def import_netcdf(
 
 
 def _run(job: ImportJob, options: ImportOptions) -> None:
+    from urbandelta.sources.importing import plan_import, run_import
+
     plan = plan_import(job)
     if options.dry_run:
         _print_scenes(plan, as_json=options.json)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("importing", total=None)
-        report = run_import(
-            plan,
-            progress=lambda done, total, message: bar.update(
-                task, completed=done, total=total, description=message or "done"
-            ),
-        )
+    with progress_bar(f"import {job.stream}") as progress:
+        report = run_import(plan, progress=progress)
     if options.json:
-        typer.echo(json.dumps(dataclasses.asdict(report)))
+        print_json(dataclasses.asdict(report))
         return
     typer.echo(
         f"{job.into}: {report.added} acquisitions added to {job.stream}, {report.skipped} were there already"
@@ -143,7 +144,7 @@ def _run(job: ImportJob, options: ImportOptions) -> None:
 def _print_scenes(plan: ImportPlan, *, as_json: bool) -> None:
     rows = [_as_row(info) for info in plan.source.describe()]
     if as_json:
-        typer.echo(json.dumps(rows))
+        print_json(rows)
         return
     for row in rows:
         typer.echo("  ".join(str(value) for value in row.values() if value not in ("", None)))
@@ -156,6 +157,8 @@ def _left_out(plan: ImportPlan) -> str:
 
 
 def _as_row(info: SceneInfo) -> dict[str, object]:
+    import numpy as np
+
     return {
         "time": f"{np.datetime_as_string(info.time, 's')}Z",
         "bands": ",".join(info.bands),

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from urbandelta.assemble import as_moment
-from urbandelta.cli.progress import print_json
+from urbandelta.cli.progress import AsJson, print_json
 from urbandelta.errors import ConfigError
-from urbandelta.plan import cube_steps
-from urbandelta.store import Cube, open_cube
-from urbandelta.windows import find_windows, write_csv
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from urbandelta.store import Cube
 
 CubeArgument = Annotated[str, typer.Argument(metavar="CUBE", help="Folder or URL of a cube.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
 def info(cube: CubeArgument, as_json: AsJson = False) -> None:
     """Show what a cube holds: streams, dates, valid fractions, bytes, snapshots."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from urbandelta.store import open_cube
+
     opened = open_cube(cube)
     document = _describe(opened)
     if as_json:
@@ -51,6 +53,8 @@ def info(cube: CubeArgument, as_json: AsJson = False) -> None:
 
 
 def _describe(cube: Cube) -> dict[str, Any]:
+    import numpy as np
+
     streams = []
     for name in cube.streams:
         stored = cube.attributes(name)
@@ -103,6 +107,14 @@ def windows(
     as_json: AsJson = False,
 ) -> None:
     """List the windows of a cube. Reads no pixel."""
+    import numpy as np
+
+    from urbandelta.plan import cube_steps
+    from urbandelta.store import open_cube
+    from urbandelta.windows import find_windows, write_csv
+
+    if as_csv and as_json:
+        raise typer.BadParameter("is another form than --json; choose one", param_hint="--csv")
     opened = open_cube(cube)
     era = opened.era
     steps, first, stop = cube_steps(opened, opened.streams, start=day(start, "--start"), end=day(end, "--end"))
@@ -141,6 +153,8 @@ def windows(
 
 def day(text: str | None, option: str) -> np.datetime64 | None:
     """A date option as a moment."""
+    from urbandelta.assemble import as_moment
+
     if text is None:
         return None
     try:

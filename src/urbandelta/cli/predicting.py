@@ -6,19 +6,16 @@ import dataclasses
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
-from urbandelta.cli.inspecting import AsJson, CubeArgument, day
-from urbandelta.cli.progress import print_json, progress_bar
-from urbandelta.infer import Run, predict, prepare_run, usable_cores
-from urbandelta.plan import estimate
-from urbandelta.products import Which, export_cogs
-from urbandelta.scores import open_scores
-from urbandelta.store import open_cube
-from urbandelta.weights import find_weights
+from urbandelta.cli.inspecting import CubeArgument, day
+from urbandelta.cli.progress import AsJson, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from urbandelta.infer import Run
+    from urbandelta.products import Which
 
 WeightsOption = Annotated[
     str,
@@ -80,6 +77,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Tell what a prediction would do and cost on this machine. Reads no pixel of the cube."""
+    from urbandelta.infer import prepare_run, usable_cores
+    from urbandelta.plan import estimate
+    from urbandelta.store import open_cube
+    from urbandelta.weights import find_weights
+
     opened = open_cube(cube)
     run = prepare_run(
         opened,
@@ -99,7 +101,7 @@ def plan(
         run.plan,
         run.weights.config,
         run.inputs.sources,
-        workers=workers or usable_cores(),
+        workers=usable_cores() if workers is None else workers,
         seconds_per_window_tile=_time_window(run),
     )
     if as_json:
@@ -122,6 +124,8 @@ def plan(
 
 def _time_window(run: Run) -> float:
     """Seconds that one worker takes for a window of a tile, measured on the recurrence, which is nearly all."""
+    import numpy as np
+
     height, width = run.plan.patch
     windows = min(4, run.plan.slots)
     session = run.engine.session(run.network, height=height, width=width, slots=windows)
@@ -178,6 +182,11 @@ def predict_command(
     Killed at any moment, the same command goes on after the last finished block and ends with the same scores, bit by
     bit.
     """
+    from urbandelta.infer import predict
+    from urbandelta.products import export_cogs
+    from urbandelta.scores import open_scores
+    from urbandelta.weights import find_weights
+
     with progress_bar("predict") as progress:
         predict(
             cube,

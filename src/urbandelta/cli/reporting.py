@@ -6,14 +6,14 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urbandelta.cli.progress import print_json, progress_bar
-from urbandelta.products import Which, export_cogs
-from urbandelta.report import write_report
-from urbandelta.scores import open_scores
+from urbandelta.cli.progress import AsJson, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from urbandelta.products import Which
 
 __all__ = ["export", "report"]
 
@@ -37,14 +37,19 @@ def export(
     each: Annotated[Each | None, typer.Option(help="One map a window or a month, not the summary maps.")] = None,
     threshold: Threshold = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that hold another result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write maps of change as cloud-optimised GeoTIFFs.
 
     Without --each: highest score, window of the highest score, number of windows at or above the threshold, first and
     last date (int32 days since 1970-01-01, -1 none). Running it again writes nothing new and says so.
     """
-    with progress_bar("maps") as progress:
+    from urbandelta.products import export_cogs
+    from urbandelta.repository import icechunk_errors
+    from urbandelta.scores import open_scores
+
+    # Scores are read when their values are needed, so a lost or damaged file shows only then.
+    with progress_bar("maps") as progress, icechunk_errors(scores):
         done = export_cogs(
             open_scores(scores), to, which=_WHICH[each], threshold=threshold, overwrite=overwrite, progress=progress
         )
@@ -69,11 +74,15 @@ def report(
     ] = None,
     title: Annotated[str | None, typer.Option(help="Name of the scene.")] = None,
     threshold: Threshold = 0.5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the main figures as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML page: what changed, where, when, from which data, how sure."""
+    from urbandelta.report import write_report
+    from urbandelta.repository import icechunk_errors
+
     command = shlex.join(["urbandelta", *sys.argv[1:]])
-    done = write_report(scores, out, cube_url=cube, truth=truth, title=title, threshold=threshold, command=command)
+    with icechunk_errors(scores):
+        done = write_report(scores, out, cube_url=cube, truth=truth, title=title, threshold=threshold, command=command)
     if as_json:
         print_json({**vars(done), "path": str(done.path)})
         return

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from urbandelta.simulate import Scene, simulate, write_truth
-from urbandelta.store import Cube, create_cube
+from urbandelta.cli.progress import AsJson, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from urbandelta.simulate import Scene
+    from urbandelta.store import Cube
 
 
 def simulate_command(
@@ -27,13 +27,16 @@ def simulate_command(
         bool, typer.Option("--lost-satellite/--all-satellites", help="One radar satellite fails for some months.")
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cube that is there already.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a simulated scene as a cube, with the date of every change beside it.
 
     Fields change crop, leaves fall, soil gets wet: that is no urban change. Buildings appear at known dates; the truth
     holds the first day of construction (int32 days since 1970-01-01, -1 where nothing is built).
     """
+    from urbandelta.simulate import simulate, write_truth
+    from urbandelta.store import create_cube
+
     scene = simulate(
         era,
         size=size,
@@ -61,7 +64,7 @@ def simulate_command(
         "snapshot": target.snapshot,
     }
     if as_json:
-        typer.echo(json.dumps(summary))
+        print_json(summary)
         return
     counts = ", ".join(f"{count} {name}" for name, count in added.items())
     typer.echo(f"{cube}: {counts}; {summary['changed_pixels']} pixels change, dates in {truth}")
@@ -69,11 +72,14 @@ def simulate_command(
 
 def _fill(cube: Cube, scene: Scene) -> dict[str, int]:
     """Append all acquisitions under a bar on stderr; number of acquisitions of each stream."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    total = sum(len(scene.passes(name)) for name in scene.era.stream_names)
     added: dict[str, int] = {}
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with progress_bar("simulate") as progress:
         for name in scene.era.stream_names:
-            task = bar.add_task(name, total=len(scene.passes(name)))
-            acquisitions = bar.track(scene.acquisitions(name), task_id=task)
-            added[name] = cube.append(name, acquisitions).added
+            before = sum(added.values())
+
+            def report(done: int, _total: int, message: str, before: int = before) -> None:
+                progress(before + done, total, message)
+
+            added[name] = cube.append(name, scene.acquisitions(name), progress=report).added
     return added

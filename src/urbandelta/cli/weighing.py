@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urbandelta.cli.inspecting import AsJson
-from urbandelta.cli.progress import print_json
+from urbandelta.cli.progress import AsJson, print_json
 from urbandelta.errors import WeightsError
-from urbandelta.weights import Weights, find_weights, load_weights, save_weights, shipped_weights
+
+if TYPE_CHECKING:
+    from urbandelta.weights import Weights
 
 app = typer.Typer(no_args_is_help=True, help="Weights of the network: list, show, import, verify.")
 
@@ -20,6 +21,8 @@ WeightsArgument = Annotated[str, typer.Argument(metavar="WEIGHTS", help="A file,
 @app.command("list")
 def list_weights(as_json: AsJson = False) -> None:
     """List the weights that come with the program."""
+    from urbandelta.weights import load_weights, shipped_weights
+
     sets = [load_weights(path) for path in shipped_weights().values()]
     if as_json:
         print_json([_summary(weights) for weights in sets])
@@ -31,6 +34,8 @@ def list_weights(as_json: AsJson = False) -> None:
 @app.command("show")
 def show(weights: WeightsArgument, as_json: AsJson = False) -> None:
     """Show a set of weights: what it is, and the input that it expects."""
+    from urbandelta.weights import find_weights
+
     loaded = find_weights(weights)
     if as_json:
         print_json(_summary(loaded) | {"contract": loaded.contract, "description": loaded.description})
@@ -52,6 +57,8 @@ def import_weights(
     as_json: AsJson = False,
 ) -> None:
     """Turn published weights into an own file with an input contract. The licence of the weights stays theirs."""
+    from urbandelta.weights import load_weights, save_weights
+
     if out.exists() and not overwrite:
         raise WeightsError(f"{out} exists; choose another name or add --overwrite")
     weights = load_weights(source)
@@ -67,6 +74,8 @@ def import_weights(
 @app.command("verify")
 def verify(weights: WeightsArgument, as_json: AsJson = False) -> None:
     """Check that a file is whole: names, shapes, finite values and stated hash."""
+    from urbandelta.weights import find_weights
+
     loaded = find_weights(weights)
     if as_json:
         print_json(_summary(loaded) | {"ok": True})

@@ -28,6 +28,8 @@ Camera: TypeAlias = Callable[[np.random.Generator, Pass], tuple[Array, MaskArray
 
 _SMALLEST = 32
 _DAYS_A_MONTH = 30.4375
+# Times are nanoseconds since 1970, which reach from 1678 to 2261.
+_FIRST_START, _LAST_START = np.datetime64("1700-01-01"), np.datetime64("2200-01-01")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -233,4 +235,6 @@ def _midnight(moment: str | np.datetime64) -> np.datetime64:
         raise ConfigError(f"start {moment!r} is not a date; write it as YYYY-MM-DD") from None
     if np.isnat(midnight):
         raise ConfigError("start is not a date; write it as YYYY-MM-DD")
+    if not _FIRST_START <= midnight < _LAST_START:
+        raise ConfigError(f"start {midnight} is outside {_FIRST_START} to {_LAST_START}; choose a nearer date")
     return midnight

@@ -15,12 +15,14 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from urbandelta.eras import Stream
-from urbandelta.errors import SourceError
+from urbandelta.errors import ConfigError, SourceError
 from urbandelta.grid import Grid
 from urbandelta.sources.calibrate import Decoded, Encoding, MaskRule, decode
-from urbandelta.sources.resample import Resampling, covering_window, crop, onto_grid, union
+from urbandelta.sources.choices import Resampling
+from urbandelta.sources.resample import covering_window, crop, onto_grid, union
 from urbandelta.types import Acquisition, Array, BoolArray, MaskArray, MaskReason, OrbitState
 
+_LONGEST_PASS_SECONDS = 86_400
 _NODATA = int(MaskReason.NODATA)
 # A layer beside the grid is still asked for one pixel, which tells the type; resampling then finds nothing inside.
 _ANY_PIXEL = (slice(0, 1), slice(0, 1))
@@ -229,6 +231,10 @@ def merge_scenes(scenes: Sequence[Scene], *, seconds: float) -> list[Scene]:
 
     The merged scene has the time of its first part.
     """
+    if not 0 <= seconds < _LONGEST_PASS_SECONDS:
+        raise ConfigError(
+            f"cannot merge scenes {seconds:g} s apart; one pass takes less than {_LONGEST_PASS_SECONDS} s"
+        )
     merged: list[Scene] = []
     limit = np.timedelta64(round(seconds * 1e9), "ns")
     for scene in sorted(scenes, key=lambda scene: (scene.time, scene.item_id)):

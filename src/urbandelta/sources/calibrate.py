@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from urbandelta.errors import ConfigError, SourceError
+from urbandelta.sources.choices import Conversion, ZeroRule
 from urbandelta.types import Array, BoolArray, MaskArray, MaskReason
-
-Conversion: TypeAlias = Literal["none", "db", "amplitude"]
-ZeroRule: TypeAlias = Literal["nodata", "valid"]
 
 _REASONS: Mapping[str, MaskReason] = MappingProxyType(
     {reason.name.lower(): reason for reason in (MaskReason.VALID, *MaskReason) if reason.name is not None}

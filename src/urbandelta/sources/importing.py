@@ -26,8 +26,8 @@ from urbandelta.sources.base import (
     native_grid,
     overlaps,
 )
-from urbandelta.sources.calibrate import Encoding, ZeroRule
-from urbandelta.sources.resample import Resampling
+from urbandelta.sources.calibrate import Encoding
+from urbandelta.sources.choices import Resampling, ZeroRule
 from urbandelta.store import AppendReport, Cube, create_cube, open_cube
 from urbandelta.types import Acquisition, Progress
 
@@ -252,4 +252,8 @@ def _asked_grid(new: NewCube, scenes: Sequence[Scene], stream: Stream, pixel_m: 
     if new.grid_from is not None:
         return Grid.from_raster(new.grid_from)
     area = new.bbox if new.bbox is not None else new.aoi
-    return None if area is None else Grid.for_aoi(read_aoi(area), pixel_m=new.pixel_m or pixel_m, crs=new.crs or crs)
+    return (
+        None
+        if area is None
+        else Grid.for_aoi(read_aoi(area), pixel_m=pixel_m if new.pixel_m is None else new.pixel_m, crs=new.crs or crs)
+    )

@@ -7,8 +7,6 @@ warped.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import Resampling as WarpMethod
@@ -17,9 +15,8 @@ from rasterio.warp import reproject, transform_bounds
 
 from urbandelta.errors import SourceError
 from urbandelta.grid import Grid
+from urbandelta.sources.choices import Resampling
 from urbandelta.types import Array, BoolArray
-
-Resampling: TypeAlias = Literal["nearest", "bilinear", "average", "cubic"]
 
 # Edges that should coincide differ by rounding of the coordinates; a centre that close to an edge belongs to the pixel
 # on its right, so that ties do not depend on the last bit.
