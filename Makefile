@@ -34,5 +34,9 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/mypy
 
+docs: $(VENV)/core ## the documentation as pages in site/
+	$(BIN)/pip install --quiet --group docs
+	$(BIN)/mkdocs build --strict
+
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

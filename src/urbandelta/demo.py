@@ -26,7 +26,7 @@ Bar: TypeAlias = Callable[[str], AbstractContextManager[Progress]]
 
 _MASKS = MaskRule(
     band=MASK_BAND,
-    reasons=tuple((int(reason), reason) for reason in MaskReason if reason),
+    reasons=((0, MaskReason.VALID), *((int(reason), reason) for reason in MaskReason)),
     otherwise=MaskReason.OTHER,
 )
 

@@ -26,7 +26,7 @@ from urbandelta.assemble import Moment
 from urbandelta.blending import Span
 from urbandelta.engines import Engine, Session, engine_named
 from urbandelta.errors import ConfigError, StoreError
-from urbandelta.grid import Block, Grid, Tile
+from urbandelta.grid import Block, Grid, Tile, mirrored
 from urbandelta.inputs import InputPlan, resolve_inputs
 from urbandelta.network import FoldedNetwork, fold
 from urbandelta.plan import READ_BATCH, PredictPlan, blocks_at_once, plan_prediction
@@ -34,7 +34,7 @@ from urbandelta.recurrence import WindowRunner, frame_mask
 from urbandelta.scores import ScoreWriter, create_scores, open_scores, resume_scores
 from urbandelta.store import Cube, open_cube
 from urbandelta.timeline import StepView, block_timeline
-from urbandelta.types import BoolArray, FloatArray, Progress, Window
+from urbandelta.types import FloatArray, Progress, Window
 from urbandelta.weights import Weights, find_weights
 
 log = logging.getLogger(__name__)
@@ -389,13 +389,21 @@ class _Workspace:
 
 
 class _TileScorer:
-    """One tile of a block: cuts its patch out of each step, and weighs its scores for blending."""
+    """One tile of a block: cuts its patch out of each step, and weighs its scores for blending.
+
+    Beyond the edge of the grid the patch shows the mirror image of what lies inside: a border of zeros looks like change.
+    """
 
     def __init__(self, run: Run, tile: Tile, block: Block, session: Session) -> None:
         self.rows, self.columns = run.plan.blend.of(tile)
         self._run = run
-        self._patch = _shift(tile.patch[0], block.patch[0].start), _shift(tile.patch[1], block.patch[1].start)
-        self._kept = _shift(self.rows.pixels, tile.patch[0].start), _shift(self.columns.pixels, tile.patch[1].start)
+        corner = [core.start - run.plan.halo for core in tile.core]
+        origin = [patch.start for patch in block.patch]
+        spans = zip(corner, run.plan.patch, run.cube.grid.shape, origin, strict=True)
+        self._mirrored = np.ix_(*(mirrored(start, length, size) - first for start, length, size, first in spans))
+        self._patch = _shift(tile.patch[0], origin[0]), _shift(tile.patch[1], origin[1])
+        self._seen = _shift(self.rows.pixels, origin[0]), _shift(self.columns.pixels, origin[1])
+        self._kept = _shift(self.rows.pixels, corner[0]), _shift(self.columns.pixels, corner[1])
         self._weights = _outer(self.rows, self.columns)
         self._runner = WindowRunner(session, run.plan.windows, slots=run.plan.slots, paths=run.network.config.paths)
         self._valid = True
@@ -408,7 +416,7 @@ class _TileScorer:
             sources = self._run.inputs.sources_of(path)
             if self._shown and not any(view.updated[source][self._patch].any() for source in sources):
                 continue
-            frame = self._run.inputs.frame(path, {name: view.frames[name][self._patch] for name in view.frames})
+            frame = self._run.inputs.frame(path, {name: view.frames[name][self._mirrored] for name in view.frames})
             self._runner.show(path, frame)
             if path == first_path and self._run.mask_rule == "published":
                 self._valid = bool(frame_mask(frame[None, None, :1, :1])[0, 0])
@@ -416,15 +424,9 @@ class _TileScorer:
         for window, score in self._runner.step(view.step, valid=self._valid):
             kept = score[self._kept] * self._weights
             if self._run.mask_rule == "explicit":
-                kept[~self._seen(view)] = np.nan
+                for seen in view.seen.values():
+                    kept[~seen[self._seen]] = np.nan
             yield window, kept
-
-    def _seen(self, view: StepView) -> BoolArray:
-        """Pixels of the contribution that every stream has seen by now."""
-        seen = np.ones(self._weights.shape, np.bool_)
-        for everywhere in view.seen.values():
-            seen &= everywhere[self._patch][self._kept]
-        return seen
 
 
 def _take_all(tiles: Sequence[_TileScorer], view: StepView) -> list[tuple[_TileScorer, list[tuple[int, FloatArray]]]]:

@@ -185,7 +185,6 @@ def plan_prediction(
         tile = _default_tile(cube.grid.shape, config, slots, halo)
     block_px = _block_px(cube.grid.shape, config, slots, tile, halo)
     rows = tiles(cube.grid.shape, tile=tile, halo=halo)
-    patch = rows[0][0].patch
     return PredictPlan(
         era=era,
         start=first,
@@ -200,7 +199,7 @@ def plan_prediction(
         blocks=tuple(blocks(cube.grid.shape, tile=tile, halo=halo, block=block_px)),
         blend=Blend.of_tiles(rows, overlap=halo // 2),
         slots=slots,
-        patch=(patch[0].stop - patch[0].start, patch[1].stop - patch[1].start),
+        patch=_patch(cube.grid.shape, tile, halo),
     )
 
 
@@ -217,7 +216,8 @@ def state_bytes(config: NetworkConfig, patch: tuple[int, int], slots: int) -> in
 
 
 def _patch(shape: tuple[int, int], tile: int, halo: int) -> tuple[int, int]:
-    return min(tile + 2 * halo, shape[0]), min(tile + 2 * halo, shape[1])
+    """Size of the network's input for one tile; a grid smaller than a tile is one tile."""
+    return min(tile, shape[0]) + 2 * halo, min(tile, shape[1]) + 2 * halo
 
 
 def _default_tile(shape: tuple[int, int], config: NetworkConfig, slots: int, halo: int) -> int:

@@ -5,7 +5,7 @@ import numpy.testing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urbandelta.grid import Grid, blocks, read_aoi, tiles
+from urbandelta.grid import Grid, blocks, mirrored, read_aoi, tiles
 
 settings.register_profile("urbandelta", deadline=None, max_examples=50)
 settings.load_profile("urbandelta")
@@ -108,3 +108,11 @@ def test_blocks_hold_each_tile_once_within_their_patch(shape, tile, halo, block)
             assert group.patch[axis].stop == max(part.patch[axis].stop for part in group.tiles)
             assert group.core[axis].start == min(part.core[axis].start for part in group.tiles)
             assert group.core[axis].stop == max(part.core[axis].stop for part in group.tiles)
+
+
+@given(st.integers(-200, 200), st.integers(1, 100), st.integers(1, 60))
+def test_mirroring_is_what_symmetric_padding_gives(start: int, length: int, size: int) -> None:
+    axis = np.arange(size)
+    before, after = max(0, -start), max(0, start + length - size)
+    expected = np.pad(axis, (before, after), mode="symmetric")[start + before : start + before + length]
+    np.testing.assert_array_equal(mirrored(start, length, size), axis[expected])
