@@ -1,4 +1,7 @@
-"""Bytes of a cube against bytes of one float32 copy of every stream at every step, compressed alike.
+"""Bytes of a cube against bytes of one float32 copy of every stream at every step.
+
+"Compressed alike" is read in three ways: the stack in the cube's own codecs, which is the strictest; the stack in
+Zarr's default compressor; and neither compressed, which compares what is held rather than how well it packs.
 
 python benchmarks/disk.py                              # the simulated 24-month scenes
 python benchmarks/disk.py --stack golden_stack.npz     # a recorded series: {asc,dsc,opt}_{time,u8,mask} and `steps`
@@ -24,11 +27,29 @@ from urbandelta.grid import Grid
 from urbandelta.store import Cube, create_cube
 from urbandelta.types import Acquisition, MaskReason
 
-COLUMNS = ("series", "months", "acquisitions", "steps", "cube_mb", "stack_mb", "cube_over_stack", "stack_raw_mb")
+COLUMNS = (
+    "series",
+    "months",
+    "acquisitions",
+    "steps",
+    "cube_mb",
+    "cube_du_mb",
+    "not_pixels_mb",
+    "stack_mb",
+    "stack_zarr_default_mb",
+    "own_codecs",
+    "zarr_default",
+    "uncompressed",
+)
 
 
 def bytes_under(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def blocks_under(path: Path) -> int:
+    """What `du` counts: whole blocks of the file system, and folders."""
+    return 512 * sum(each.lstat().st_blocks for each in (path, *path.rglob("*")))
 
 
 def steps_of(cube: Cube) -> np.ndarray:
@@ -37,19 +58,14 @@ def steps_of(cube: Cube) -> np.ndarray:
     return time_steps(times, start=times[0], end=times[-1] + np.timedelta64(1, "s"), step=delta)
 
 
-def write_stack(cube: Cube, steps: np.ndarray, folder: Path) -> None:
-    """One float32 copy of every stream at every step, in the chunks and codecs of the cube's own arrays."""
+def write_stacks(cube: Cube, steps: np.ndarray, own: Path, default: Path) -> None:
+    """One float32 copy of every stream at every step, in the cube's chunks; in its codecs, and in Zarr's default."""
     for name in cube.streams:
         encoding = cube.stream(name)["values"].encoding
         shape = (len(steps), *cube.grid.shape, len(cube.bands(name)))
-        stack = zarr.create_array(
-            folder / name,
-            shape=shape,
-            dtype="float32",
-            chunks=encoding["chunks"],
-            filters=encoding["filters"],
-            compressors=encoding["compressors"],
-        )
+        layout = {"shape": shape, "dtype": "float32", "chunks": encoding["chunks"]}
+        codecs = {"filters": encoding["filters"], "compressors": encoding["compressors"]}
+        stacks = [zarr.create_array(own / name, **layout, **codecs), zarr.create_array(default / name, **layout)]
         newest = latest_index(cube.times(name), steps)
         frame, shown = np.zeros(shape[1:], np.float32), -1
         for step, index in enumerate(newest):
@@ -57,25 +73,35 @@ def write_stack(cube: Cube, steps: np.ndarray, folder: Path) -> None:
                 shown += 1
                 values, mask = cube.read(name, slice(shown, shown + 1), slice(None), slice(None))
                 np.copyto(frame, values[0], where=(mask[0] == 0)[..., np.newaxis])
-            stack[step] = frame
+            for stack in stacks:
+                stack[step] = frame
 
 
 def compare(series: str, cube: Cube) -> dict[str, Any]:
     steps = steps_of(cube)
     with tempfile.TemporaryDirectory() as folder:
-        write_stack(cube, steps, Path(folder))
-        stack = bytes_under(Path(folder))
-    stored = bytes_under(Path(cube.url))
-    bands = sum(len(cube.bands(name)) for name in cube.streams)
+        own, default = Path(folder) / "own", Path(folder) / "default"
+        write_stacks(cube, steps, own, default)
+        stack, stack_default = bytes_under(own), bytes_under(default)
+    path = Path(cube.url)
+    stored = bytes_under(path)
+    pixels = cube.grid.height * cube.grid.width
+    values = {name: len(cube.bands(name)) * np.dtype(cube.attributes(name).dtype).itemsize for name in cube.streams}
+    held = sum(len(cube.times(name)) * (size + 1) for name, size in values.items()) * pixels  # and a byte of mask
+    repeated = 4 * len(steps) * sum(len(cube.bands(name)) for name in cube.streams) * pixels
     return {
         "series": series,
         "months": int((steps[-1] - steps[0]) / np.timedelta64(1, "D") / 30.4 + 0.5),
         "acquisitions": sum(len(cube.times(name)) for name in cube.streams),
         "steps": len(steps),
         "cube_mb": stored / 1e6,
+        "cube_du_mb": blocks_under(path) / 1e6,
+        "not_pixels_mb": (stored - bytes_under(path / "chunks")) / 1e6,
         "stack_mb": stack / 1e6,
-        "cube_over_stack": stored / stack,
-        "stack_raw_mb": 4e-6 * len(steps) * bands * cube.grid.height * cube.grid.width,
+        "stack_zarr_default_mb": stack_default / 1e6,
+        "own_codecs": stored / stack,
+        "zarr_default": stored / stack_default,
+        "uncompressed": held / repeated,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -9,6 +10,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr import AsyncArray
+from zarr.abc.store import Store
+from zarr.api.asynchronous import open_group
+from zarr.core.sync import sync
 
 from urbandelta.cube_format import NUMBERS, PER_TIME, Frame, Layout
 from urbandelta.eras import Stream, StreamKind
@@ -59,16 +64,14 @@ class StreamIndex:
     @classmethod
     def load(cls, group: zarr.Group) -> StreamIndex:
         """Index of a stored stream."""
-        values = array_of(group, "values")
+        attributes, dtype, columns = sync(_load(group.store, group.path))
+        bands = columns.pop("band")
         layout = Layout(
-            bands=tuple(str(band) for band in np.asarray(array_of(group, "band")[:])),
-            dtype=np.dtype(values.dtype).name,
-            scale=float(cast(float, values.attrs.get("scale_factor", 1.0))),
-            offset=float(cast(float, values.attrs.get("add_offset", 0.0))),
+            bands=tuple(str(band) for band in bands),
+            dtype=dtype,
+            scale=float(attributes.get("scale_factor", 1.0)),
+            offset=float(attributes.get("add_offset", 0.0)),
         )
-        # Cubes from before `provenance` was a coordinate lack it; they are read and appended to without it.
-        held = [name for name in PER_TIME if name in group]
-        columns = {name: np.asarray(array_of(group, name)[:], dtype=NUMBERS.get(name, object)) for name in held}
         return cls(layout, columns, np.argsort(columns["time"], kind="stable"))
 
     def holds(self, frame: Frame, stream: str) -> bool:
@@ -133,6 +136,19 @@ class StreamIndex:
                 f"{frame.label}: is {new}, stream {stream} holds "
                 f"{', '.join(stored)}; convert it, backscatter coefficients are never mixed"
             )
+
+
+async def _load(store: Store, path: str) -> tuple[Mapping[str, Any], str, dict[str, Array]]:
+    """Attributes and type of the values, and the coordinates, in one crossing to Zarr's event loop, not forty."""
+    group = await open_group(store=store, path=path, mode="r", zarr_format=3, use_consolidated=False)
+    arrays = {name: array async for name, array in group.members() if isinstance(array, AsyncArray)}
+    # Cubes from before `provenance` was a coordinate lack it; they are read and appended to without it.
+    held = [name for name in (*PER_TIME, "band") if name in arrays]
+    loaded = await asyncio.gather(*(arrays[name].getitem(slice(None)) for name in held))
+    columns = {
+        name: np.asarray(column, dtype=NUMBERS.get(name, object)) for name, column in zip(held, loaded, strict=True)
+    }
+    return arrays["values"].attrs, np.dtype(arrays["values"].dtype).name, columns
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from urbandelta import cube_format
 from urbandelta.errors import ConfigError, DuplicateAcquisition, GridError, ShapeError, StoreError
 from urbandelta.grid import Grid
 from urbandelta.repository import local_lock
@@ -197,10 +198,12 @@ def test_two_writers_see_each_other(cube, days):
     assert cube.attributes("optical").count == 5
 
 
-def test_many_acquisitions_cross_the_chunks_of_the_coordinates(tmp_path):
+def test_many_acquisitions_cross_the_chunks_of_the_coordinates(tmp_path, monkeypatch):
+    monkeypatch.setattr(cube_format, "_TIMES_CHUNK", 4)
+    count = 10
     grid = Grid.from_bounds((0, 0, 20, 20), "EPSG:3035", (2, 2))
     cube = create_cube(str(tmp_path / "cube"), era="s12", grid=grid)
-    order = np.random.default_rng(0).permutation(70)
+    order = np.random.default_rng(0).permutation(count)
     made = [
         Acquisition(
             time=np.datetime64("2020-01-01", "ns") + np.timedelta64(int(day), "D"),
@@ -214,11 +217,11 @@ def test_many_acquisitions_cross_the_chunks_of_the_coordinates(tmp_path):
     ]
     cube.append("s1_dsc", made)
     again = open_cube(cube.url)
-    npt.assert_array_equal(again.read("s1_dsc", slice(None), slice(0, 1), slice(0, 1))[0].ravel(), np.arange(70))
+    npt.assert_array_equal(again.read("s1_dsc", slice(None), slice(0, 1), slice(0, 1))[0].ravel(), np.arange(count))
     table = again.stream("s1_dsc")
-    npt.assert_array_equal(table["relative_orbit"], np.arange(70))
-    assert list(table["item_id"].values) == [f"scene {day} é" for day in range(70)]
-    assert len(set(again.acquisitions("s1_dsc")["digest"].values)) == 70
+    npt.assert_array_equal(table["relative_orbit"], np.arange(count))
+    assert list(table["item_id"].values) == [f"scene {day} é" for day in range(count)]
+    assert len(set(again.acquisitions("s1_dsc")["digest"].values)) == count
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ import numpy as np
 import numpy.testing as npt
 import pytest
 
+from urbandelta import store
 from urbandelta.errors import StoreError
 from urbandelta.grid import Grid
 from urbandelta.store import create_cube, open_cube
 from urbandelta.types import Acquisition
 
 GRID = Grid.from_bounds((500000, 5000000, 500080, 5000080), "EPSG:32631", (8, 8))
-BULK = 16
+BULK = 4  # acquisitions; 16 outside the tests
 
 
 def acquisitions(days):
@@ -39,6 +40,11 @@ def expected(days):
 
 def snapshot_files(cube):
     return len(list((Path(cube.url) / "snapshots").iterdir()))
+
+
+@pytest.fixture(autouse=True)
+def small_bulk(monkeypatch):
+    monkeypatch.setattr(store, "_BULK", BULK)
 
 
 @pytest.fixture
