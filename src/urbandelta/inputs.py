@@ -226,8 +226,8 @@ def _check_properties(
             elif not known and expected[name]:
                 unstated.append(f"{item.source}.{name}")
     if unstated:
-        log.warning("%s does not state %s; assuming what the weights expect", cube.url, ", ".join(unstated))
-    return tuple(unstated)
+        log.warning("%s does not state %s; assuming what the weights expect", cube.url, ", ".join(dict.fromkeys(unstated)))
+    return tuple(dict.fromkeys(unstated))
 
 
 def _refuse(cube: Cube, name: str, found: str, expected: str, weights: Weights, accepted: Sequence[str]) -> None:
