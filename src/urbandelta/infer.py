@@ -391,7 +391,8 @@ class _Workspace:
 class _TileScorer:
     """One tile of a block: cuts its patch out of each step, and weighs its scores for blending.
 
-    Beyond the edge of the grid the patch shows the mirror image of what lies inside: a border of zeros looks like change.
+    Beyond the edge of the grid the patch shows the mirror image of what lies inside: a border of zeros looks like
+    change.
     """
 
     def __init__(self, run: Run, tile: Tile, block: Block, session: Session) -> None:

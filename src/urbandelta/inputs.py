@@ -225,9 +225,11 @@ def _check_properties(
                 _refuse(cube, name, f"{item.source} {', '.join(sorted(known))}", str(expected[name]), weights, accepted)
             elif not known and expected[name]:
                 unstated.append(f"{item.source}.{name}")
+    # A stream that stands in for another is looked at twice.
+    unstated = list(dict.fromkeys(unstated))
     if unstated:
-        log.warning("%s does not state %s; assuming what the weights expect", cube.url, ", ".join(dict.fromkeys(unstated)))
-    return tuple(dict.fromkeys(unstated))
+        log.warning("%s does not state %s; assuming what the weights expect", cube.url, ", ".join(unstated))
+    return tuple(unstated)
 
 
 def _refuse(cube: Cube, name: str, found: str, expected: str, weights: Weights, accepted: Sequence[str]) -> None:

@@ -69,6 +69,9 @@ class ImportOptions:
     zero: Annotated[
         ZeroRule | None, option("--zero", "What a stored 0 means [radar: nodata, optical: valid].", _VALUES)
     ] = None
+    keep_bits: Annotated[
+        int | None, option("--keep-bits", "Round floats to this many mantissa bits (12: 0.0005 dB) [none].", _VALUES)
+    ] = None
     view_as: Annotated[
         str | None, option("--view-as", "Integer type that the bits really hold, such as uint16.", _VALUES)
     ] = None
@@ -134,6 +137,7 @@ class ImportOptions:
             resampling=self.resampling,
             only=names_in(self.only),
             merge_within=self.merge_within,
+            keep_bits=self.keep_bits,
         )
 
     def _encoding(self) -> Encoding:

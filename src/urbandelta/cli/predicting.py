@@ -110,7 +110,7 @@ def plan(
         )
         return
     typer.echo(
-        f"{cost.windows} windows over {cost.steps} steps; {cost.blocks} blocks, {cost.tiles} tiles of "
+        f"{cost.windows} windows over {cost.steps} steps; {_blocks(cost.blocks)}, {cost.tiles} tiles of "
         f"{run.plan.tile} px with a halo of {run.plan.halo} px"
     )
     typer.echo(
@@ -141,6 +141,10 @@ def _time_window(run: Run) -> float:
         seconds.append((time.perf_counter() - started) / windows)
     steps = sum(window.count for window in run.plan.windows) / len(run.plan.windows)
     return min(seconds) * steps
+
+
+def _blocks(count: int) -> str:
+    return "1 block" if count == 1 else f"{count} blocks"
 
 
 def _duration(seconds: float | None) -> str:

@@ -26,6 +26,9 @@ def simulate_command(
     lost_satellite: Annotated[
         bool, typer.Option("--lost-satellite/--all-satellites", help="One radar satellite fails for some months.")
     ] = True,
+    keep_bits: Annotated[
+        int | None, typer.Option(help="Round radar values to this many mantissa bits (12: 0.0005 dB) [none].")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cube that is there already.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +51,7 @@ def simulate_command(
         lost_satellite=lost_satellite,
     )
     target = create_cube(cube, era=era, grid=scene.grid, overwrite=overwrite)
-    added = _fill(target, scene)
+    added = _fill(target, scene, keep_bits)
     # Last, so that a truth beside a cube says that the cube is complete.
     truth = write_truth(scene, Path(f"{cube.rstrip('/')}.truth.tif"))
     summary = {
@@ -70,8 +73,10 @@ def simulate_command(
     typer.echo(f"{cube}: {counts}; {summary['changed_pixels']} pixels change, dates in {truth}")
 
 
-def _fill(cube: Cube, scene: Scene) -> dict[str, int]:
+def _fill(cube: Cube, scene: Scene, keep_bits: int | None) -> dict[str, int]:
     """Append all acquisitions under a bar on stderr; number of acquisitions of each stream."""
+    from urbandelta.precision import rounded
+
     total = sum(len(scene.passes(name)) for name in scene.era.stream_names)
     added: dict[str, int] = {}
     with progress_bar("simulate") as progress:
@@ -81,5 +86,7 @@ def _fill(cube: Cube, scene: Scene) -> dict[str, int]:
             def report(done: int, _total: int, message: str, before: int = before) -> None:
                 progress(before + done, total, message)
 
-            added[name] = cube.append(name, scene.acquisitions(name), progress=report).added
+            added[name] = cube.append(
+                name, rounded(scene.acquisitions(name), keep_bits=keep_bits), progress=report
+            ).added
     return added

@@ -14,6 +14,7 @@ from pathlib import Path
 from urbandelta.eras import Stream, era_named
 from urbandelta.errors import ConfigError, SourceError, StoreError
 from urbandelta.grid import Grid, read_aoi
+from urbandelta.precision import rounded
 from urbandelta.repository import local_path
 from urbandelta.sources.base import (
     Declared,
@@ -76,6 +77,8 @@ class ImportJob:
     resampling: Resampling = "nearest"
     only: tuple[str, ...] = ()
     merge_within: float | None = None
+    keep_bits: int | None = None
+    """Mantissa bits kept of float values; None keeps them as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,7 @@ class ImportPlan:
     cube: Cube | None
     other_orbit: int
     outside: int
+    keep_bits: int | None = None
 
 
 def plan_import(job: ImportJob) -> ImportPlan:
@@ -125,6 +129,7 @@ def plan_import(job: ImportJob) -> ImportPlan:
         cube=cube,
         other_orbit=other_orbit,
         outside=len(ordered) - len(inside),
+        keep_bits=job.keep_bits,
     )
 
 
@@ -138,7 +143,7 @@ def run_import(plan: ImportPlan, *, progress: Progress | None = None) -> AppendR
     StoreError
         If the stream holds another acquisition of the same time, or data in another encoding.
     """
-    acquisitions = _counted(plan.source, progress)
+    acquisitions = rounded(_counted(plan.source, progress), keep_bits=plan.keep_bits)
     first = next(acquisitions)
     cube = plan.cube or create_cube(plan.into, era=plan.era, grid=plan.source.grid)
     return cube.append(plan.source.recipe.stream.name, chain([first], acquisitions))
