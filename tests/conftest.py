@@ -45,7 +45,7 @@ def load_golden(path: Path) -> tuple[Any, dict[str, Any]]:
     return arrays, json.loads(path.with_suffix(".json").read_text())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_weights() -> Callable[..., Weights]:
     """Random weights of an era, small enough that gates stay in their linear part now and then."""
 

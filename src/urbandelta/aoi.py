@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import geopandas
 import pyproj
 import rasterio.features
 import shapely
-from pyogrio.errors import DataSourceError
 from shapely.geometry.base import BaseGeometry
 
 from urbandelta.errors import AoiError
@@ -88,6 +86,10 @@ def _from_box(box: Sequence[float]) -> Aoi:
 def _read_file(path: Path) -> Aoi:
     if not path.exists():
         raise AoiError(f"{path}: no such file")
+    # Half a second of start-up that no other command needs.
+    import geopandas
+    from pyogrio.errors import DataSourceError
+
     try:
         frame = geopandas.read_file(path)
     except (DataSourceError, shapely.errors.GEOSException, ValueError) as error:

@@ -363,8 +363,9 @@ def export_cogs(
     Raises
     ------
     ProductError
-        If a file of the same name holds another result and `overwrite` is not set.
+        If a file of the same name holds another result and `overwrite` is not set, or the threshold is outside 0..1.
     """
+    check_threshold(threshold)
     grid, provenance = grid_of(scores), provenance_of(scores)
     folder = Path(folder)
     try:

@@ -58,8 +58,9 @@ class RasterLayer:
         window = RasterWindow.from_slices(rows, columns)
         try:
             source = _kept_open(self.path, self.path.stat().st_mtime_ns)
-            values = source.read(self.band, window=window)
-            masked = source.read_masks(self.band, window=window) == 0 if self.has_mask else None
+            with rasterio.Env():  # without it GDAL prints its own words about a damaged file
+                values = source.read(self.band, window=window)
+                masked = source.read_masks(self.band, window=window) == 0 if self.has_mask else None
         except (RasterioError, OSError) as error:
             raise SourceError(
                 f"{self.path}: pixels cannot be read ({_cause(error)}); the file is cut short or damaged, fetch it"
