@@ -62,11 +62,11 @@ def write_image(path: Path, *, bands: int = 1, crs: str | None = "EPSG:32631") -
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """Every file and folder that a user would miss or wonder at; locks are none."""
+    """Every file that a user would miss or wonder at; locks are none."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.suffix != ".lock"
+        if path.is_file() and path.suffix != ".lock"
     }
 
 
@@ -156,7 +156,7 @@ def check(run: Run, world: SimpleNamespace, words: str, *more: object) -> str:
         ("demo --out NEW --era sentinel9", "sentinel9"),
         ("demo --out NEW --size 0", "at least 32 pixels"),
         ("weights import WEIGHTS --out OTHER", "exists"),
-        ("weights import WEIGHTS --out NEW", "safetensors"),
+        ("weights import WEIGHTS --out NONE", "safetensors"),
         ("weights verify NONE", "no such weights file"),
     ],
     ids=str,
@@ -227,8 +227,8 @@ def test_hdf5_that_holds_no_network(run, world, tmp_path):
 # ---------------------------------------------------------------- damaged stores
 
 
-@pytest.mark.parametrize("part", ["manifests", "snapshots", "chunks", "refs", "transactions"])
-@pytest.mark.parametrize("how", ["cut", "gone", "noise"])
+@pytest.mark.parametrize("part", ["manifests", "snapshots", "chunks", "refs"])
+@pytest.mark.parametrize("how", ["cut", "gone", pytest.param("noise", marks=pytest.mark.slow)])
 def test_damaged_stores(run, world, tmp_path, part, how):
     for store, commands in (
         ("cube", ("info STORE", "plan STORE --weights WEIGHTS", "predict STORE --weights WEIGHTS --out NEW")),
@@ -240,9 +240,6 @@ def test_damaged_stores(run, world, tmp_path, part, how):
             if path.is_file():
                 damage(path, how)
         for words in commands:
-            if part == "transactions":  # only conflicts between writers need them
-                assert run("info", world.cube).code == 0
-                continue
             assert str(world.store) in check(run, world, words)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from command import Run, runner
 
 from urbandelta.cli import app
 from urbandelta.cli.progress import print_json, progress_bar
+from urbandelta.store import open_cube
 from urbandelta.weights import save_weights
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
@@ -171,3 +174,16 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+def test_ctrl_c_says_that_nothing_is_lost(tmp_path):
+    cube = tmp_path / "cube"
+    command = [sys.executable, "-m", "urbandelta", "simulate", str(cube), "--size", "64", "--months", "240"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not cube.exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, "")
+    assert err == "urbandelta: stopped; what was committed is kept, run the same command to go on\n"
+    assert open_cube(str(cube)).era.name == "s12"
