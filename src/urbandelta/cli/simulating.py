@@ -27,8 +27,8 @@ def simulate_command(
         bool, typer.Option("--lost-satellite/--all-satellites", help="One radar satellite fails for some months.")
     ] = True,
     keep_bits: Annotated[
-        int | None, typer.Option(help="Round radar values to this many mantissa bits (12: 0.0005 dB) [none].")
-    ] = None,
+        int, typer.Option(help="Mantissa bits kept of radar values; 12 are 0.0005 dB, 23 are all.")
+    ] = 12,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cube that is there already.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -73,7 +73,7 @@ def simulate_command(
     typer.echo(f"{cube}: {counts}; {summary['changed_pixels']} pixels change, dates in {truth}")
 
 
-def _fill(cube: Cube, scene: Scene, keep_bits: int | None) -> dict[str, int]:
+def _fill(cube: Cube, scene: Scene, keep_bits: int) -> dict[str, int]:
     """Append all acquisitions under a bar on stderr; number of acquisitions of each stream."""
     from urbandelta.precision import rounded
 
