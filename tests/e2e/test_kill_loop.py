@@ -23,7 +23,7 @@ from affine import Affine
 from command import Run, runner
 
 from urbandelta.eras import ERAS
-from urbandelta.infer import prepare_run
+from urbandelta.runs import prepare_run
 from urbandelta.scores import open_scores, resume_scores
 from urbandelta.store import open_cube
 from urbandelta.weights import load_weights, save_weights

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from urbandelta import infer, plan
+from urbandelta import execute, plan
 from urbandelta.assemble import stack
 from urbandelta.errors import ConfigError, ContractError, StoreError, TooFewObservations
-from urbandelta.infer import predict, prepare_run
-from urbandelta.recurrence import score_windows
+from urbandelta.infer import predict
+from urbandelta.recurrence import frame_mask, score_windows
+from urbandelta.runs import prepare_run
 from urbandelta.scores import open_scores, resume_scores
 from urbandelta.store import Cube
 from urbandelta.weights import Weights
@@ -58,7 +59,7 @@ def test_published_rule_equals_the_published_tiles(make_cube: Cubes, make_weight
     for window, score in zip(run.plan.windows, scores.values, strict=True):
         for top, left in ((0, 0), (8, 16)):
             part = x[None, window.first : window.last + 1, top : top + 8, left : left + 8]
-            single = score_windows(part, infer.frame_mask(part), weights)[0]
+            single = score_windows(part, frame_mask(part), weights)[0]
             np.testing.assert_allclose(score[top : top + 8, left : left + 8], single, rtol=0, atol=2e-6)
 
 
@@ -95,7 +96,7 @@ def test_resuming_computes_only_what_is_missing(
     expected = predict(cube, weights, **options).values
     blocks = len(prepare_run(cube, weights, tile=8, halo=2).plan.blocks)
     assert blocks >= 4
-    score_block = infer._Workspace.score_block
+    score_block = execute._Workspace.score_block
     calls: list[object] = []
     stop_after = 2
     lock = threading.Lock()
@@ -107,7 +108,7 @@ def test_resuming_computes_only_what_is_missing(
                 raise KeyboardInterrupt
         return score_block(self, block, counter)
 
-    monkeypatch.setattr(infer._Workspace, "score_block", limited)
+    monkeypatch.setattr(execute._Workspace, "score_block", limited)
     with pytest.raises(KeyboardInterrupt):
         predict(cube, weights, out=out, **options)
     assert not open_scores(str(out)).attrs["complete"]

@@ -4,50 +4,72 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from urbandelta.cli.inspecting import CubeArgument, day
+from urbandelta.cli.options import takes_options
 from urbandelta.cli.progress import AsJson, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from urbandelta.infer import Run
     from urbandelta.products import Which
+    from urbandelta.runs import Run
 
-WeightsOption = Annotated[
-    str,
-    typer.Option("--weights", metavar="FILE", help="Weights: .safetensors, Keras .hdf5, or the name of a shipped set."),
-]
-Start = Annotated[str | None, typer.Option(help="First day of the steps [the first acquisition's].")]
-End = Annotated[str | None, typer.Option(help="Day before which the steps end [after the last one].")]
-Stride = Annotated[int | None, typer.Option(help="Steps between windows [the era's, 5].")]
-TileOption = Annotated[int | None, typer.Option("--tile", help="Output pixels of a tile [chosen by memory].")]
-Halo = Annotated[
-    int | None, typer.Option(help="Pixels read around a tile; neighbours are blended over half of it [16].")
-]
-EngineOption = Annotated[str, typer.Option("--engine", help="auto, native, openvino or torch.")]
-MaskRuleOption = Annotated[
-    str, typer.Option("--mask-rule", help="Which steps count: explicit (all), or published (see docs/inference.md).")
-]
-Precision = Annotated[str, typer.Option(help="fp32, or bf16 in the recurrence.")]
-Workers = Annotated[int | None, typer.Option(help="Threads [all usable cores].")]
-Substitute = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--substitute",
-        metavar="TARGET=SOURCE",
-        help="Stand-in for a missing band or stream: B01=B02, B10=0, s1_dsc=s1_asc.",
-    ),
-]
-Accept = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--accept", metavar="PROPERTY", help="Accept that processing_level, backscatter_coefficient or pixel_m differs."
-    ),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What decides a prediction's scores, and with how many threads they are computed."""
+
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights", metavar="FILE", help="Weights: .safetensors, Keras .hdf5, or the name of a shipped set."
+        ),
+    ]
+    start: Annotated[str | None, typer.Option(help="First day of the steps [the first acquisition's].")] = None
+    end: Annotated[str | None, typer.Option(help="Day before which the steps end [after the last one].")] = None
+    stride: Annotated[int | None, typer.Option(help="Steps between windows [the era's, 5].")] = None
+    tile: Annotated[int | None, typer.Option(help="Output pixels of a tile [chosen by memory].")] = None
+    halo: Annotated[
+        int | None, typer.Option(help="Pixels read around a tile; neighbours are blended over half of it [16].")
+    ] = None
+    mask_rule: Annotated[
+        str, typer.Option(help="Which steps count: explicit (all), or published (see docs/inference.md).")
+    ] = "explicit"
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 in the recurrence.")] = "fp32"
+    engine: Annotated[str, typer.Option(help="auto, native, openvino or torch.")] = "auto"
+    workers: Annotated[int | None, typer.Option(help="Threads [all usable cores].")] = None
+    substitute: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TARGET=SOURCE", help="Stand-in for a missing band or stream: B01=B02, B10=0, s1_dsc=s1_asc."
+        ),
+    ] = None
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PROPERTY", help="Accept that processing_level, backscatter_coefficient or pixel_m differs."
+        ),
+    ] = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of `prepare_run`, which `predict` takes as well."""
+        return {
+            "start": day(self.start, "--start"),
+            "end": day(self.end, "--end"),
+            "stride": self.stride,
+            "tile": self.tile,
+            "halo": self.halo,
+            "engine": self.engine,
+            "mask_rule": self.mask_rule,
+            "precision": self.precision,
+            "substitutions": self.substitute or (),
+            "accepted": self.accept or (),
+        }
 
 
 class CogEach(StrEnum):
@@ -61,47 +83,22 @@ class CogEach(StrEnum):
 _COGS: dict[CogEach, Which] = {CogEach.max: "max", CogEach.window: "windows", CogEach.month: "monthly"}
 
 
-def plan(
-    cube: CubeArgument,
-    weights: WeightsOption,
-    start: Start = None,
-    end: End = None,
-    stride: Stride = None,
-    tile: TileOption = None,
-    halo: Halo = None,
-    engine: EngineOption = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    substitute: Substitute = None,
-    accept: Accept = None,
-    as_json: AsJson = False,
-) -> None:
+@takes_options
+def plan(cube: CubeArgument, *, options: RunOptions, as_json: AsJson = False) -> None:
     """Tell what a prediction would do and cost on this machine. Reads no pixel of the cube."""
-    from urbandelta.infer import prepare_run, usable_cores
     from urbandelta.plan import estimate
+    from urbandelta.runs import prepare_run, usable_cores
     from urbandelta.store import open_cube
     from urbandelta.weights import find_weights
 
     opened = open_cube(cube)
-    run = prepare_run(
-        opened,
-        find_weights(weights),
-        start=day(start, "--start"),
-        end=day(end, "--end"),
-        stride=stride,
-        tile=tile,
-        halo=halo,
-        engine=engine,
-        precision=precision,
-        substitutions=substitute or (),
-        accepted=accept or (),
-    )
+    run = prepare_run(opened, find_weights(options.weights), **options.keywords())
     cost = estimate(
         opened,
         run.plan,
         run.weights.config,
         run.inputs.sources,
-        workers=usable_cores() if workers is None else workers,
+        workers=usable_cores() if options.workers is None else options.workers,
         seconds_per_window_tile=_time_window(run),
     )
     if as_json:
@@ -155,23 +152,14 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+@takes_options
 def predict_command(
     cube: CubeArgument,
-    weights: WeightsOption,
+    *,
+    options: RunOptions,
     out: Annotated[
         str, typer.Option("--out", metavar="SCORES", help="Score store to write, or to go on with after a stop.")
     ],
-    start: Start = None,
-    end: End = None,
-    stride: Stride = None,
-    tile: TileOption = None,
-    halo: Halo = None,
-    mask_rule: MaskRuleOption = "explicit",
-    precision: Precision = "fp32",
-    engine: EngineOption = "auto",
-    workers: Workers = None,
-    substitute: Substitute = None,
-    accept: Accept = None,
     cog: Annotated[
         Path | None, typer.Option("--cog", metavar="DIR", help="Also write GeoTIFFs of the scores into this folder.")
     ] = None,
@@ -194,19 +182,10 @@ def predict_command(
     with progress_bar("predict") as progress:
         predict(
             cube,
-            find_weights(weights),
-            start=day(start, "--start"),
-            end=day(end, "--end"),
-            stride=stride,
-            tile=tile,
-            halo=halo,
-            engine=engine,
+            find_weights(options.weights),
+            **options.keywords(),
             out=out,
-            mask_rule=mask_rule,
-            precision=precision,
-            workers=workers,
-            substitutions=substitute or (),
-            accepted=accept or (),
+            workers=options.workers,
             overwrite=overwrite,
             progress=progress,
         )
