@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
@@ -61,6 +62,8 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
+            # A read of Zarr's that the stop cut short says so when Python ends, to somebody who knows.
+            warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
             print("urbandelta: stopped; what was committed is kept, run the same command to go on", file=sys.stderr)
         raise
     except UrbandeltaError as error:
