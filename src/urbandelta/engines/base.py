@@ -26,9 +26,6 @@ class Session(Protocol):
     def score(self, slot: int) -> FloatArray:
         """Score (y, x) of the window in a slot, 0..1."""
 
-    def hidden(self, path: Path, slot: int) -> FloatArray:
-        """Hidden state (filter, y, x) of a path, for inspection."""
-
 
 class Engine(Protocol):
     """A way to compute the network."""

@@ -106,10 +106,6 @@ class NativeSession:
             score: FloatArray = self._tiling.from_tiles(np.float32(1) / (np.float32(1) + np.exp(-logits)))[0]
         return score
 
-    def hidden(self, path: Path, slot: int) -> FloatArray:
-        """Hidden state (filter, y, x) of a path."""
-        return self._tiling.from_tiles(self._tiling.unpad(self._hidden[path][self._sides[path][slot], slot]))
-
 
 class NativeEngine:
     """Winograd on the CPU; no dependency beyond numba.

@@ -135,11 +135,6 @@ class OpenVinoSession:
         score: FloatArray = self._head.get_output_tensor().data[0, 0].copy()
         return score
 
-    def hidden(self, path: Path, slot: int) -> FloatArray:
-        """Hidden state (filter, y, x) of a path."""
-        state: FloatArray = self._hidden[path][slot].copy()
-        return state
-
 
 class OpenVinoEngine:
     """OpenVINO on the CPU."""

@@ -67,11 +67,6 @@ class TorchSession:
         score: FloatArray = torch.sigmoid(F.conv2d(maps, *self._output))[0, 0].cpu().numpy()
         return score
 
-    def hidden(self, path: Path, slot: int) -> FloatArray:
-        """Hidden state (filter, y, x) of a path."""
-        state: FloatArray = self._hidden[path][slot].cpu().numpy()
-        return state
-
 
 class TorchEngine:
     """torch on the first GPU if there is one, else on the CPU."""
