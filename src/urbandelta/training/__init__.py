@@ -1,0 +1,1 @@
+"""Fitting the network; everything here needs the extra `train` (torch, lightning, torchmetrics)."""
