@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from urbandelta.grid import Grid
 from urbandelta.network import NetworkConfig, Path
 from urbandelta.store import Cube
 from urbandelta.types import FloatArray
-from urbandelta.weights import Weights
+from urbandelta.weights import input_contract
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,44 @@ METRES_PER_DEGREE = 111_320.0
 
 _Channel: TypeAlias = int | float
 """Where a channel comes from: an index into the stored bands, or (float) a constant."""
+
+
+class InputNeeds(Protocol):
+    """What a network wants to read: `Weights`, or a `NewNetwork` that has none yet."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def era(self) -> Era:
+        """Row whose streams it reads."""
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Its paths and their bands."""
+
+    @property
+    def contract(self) -> Mapping[str, Any]:
+        """See `weights.input_contract`."""
+
+
+@dataclass(frozen=True)
+class NewNetwork:
+    """What a network that is about to be trained will read."""
+
+    era: Era
+    config: NetworkConfig
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"of era {self.era.name}"
+
+    @property
+    def contract(self) -> Mapping[str, Any]:
+        """That of the era."""
+        return input_contract(self.era)
 
 
 @dataclass(frozen=True)
@@ -85,14 +123,14 @@ class InputPlan:
 
 
 def resolve_inputs(
-    cube: Cube, weights: Weights, *, substitutions: Sequence[str] = (), accepted: Sequence[str] = ()
+    cube: Cube, weights: InputNeeds, *, substitutions: Sequence[str] = (), accepted: Sequence[str] = ()
 ) -> InputPlan:
     """Match a cube with weights.
 
     Parameters
     ----------
     cube : Cube
-    weights : Weights
+    weights : Weights or other InputNeeds
     substitutions : sequence of str
         `BAND=BAND` or `BAND=NUMBER` for a band that a stream lacks, `STREAM=STREAM` or `STREAM=NUMBER` for a whole
         stream; a number is a constant in physical units.
@@ -204,7 +242,7 @@ def _number(text: str) -> float | None:
 
 
 def _check_properties(
-    cube: Cube, weights: Weights, streams: Sequence[StreamInput], accepted: Sequence[str]
+    cube: Cube, weights: InputNeeds, streams: Sequence[StreamInput], accepted: Sequence[str]
 ) -> tuple[str, ...]:
     """Raise for a property that differs and is not accepted; returns those that the cube does not state."""
     unstated = []
@@ -232,10 +270,10 @@ def _check_properties(
     return tuple(unstated)
 
 
-def _refuse(cube: Cube, name: str, found: str, expected: str, weights: Weights, accepted: Sequence[str]) -> None:
+def _refuse(cube: Cube, name: str, found: str, expected: str, weights: InputNeeds, accepted: Sequence[str]) -> None:
     if name not in accepted:
         raise ContractError(
-            f"{cube.url}: {name} is {found}, weights {weights.name} were trained on {expected}; "
+            f"{cube.url}: {name} is {found}, weights {weights.name} expect {expected}; "
             f"convert the data, or accept the difference with --accept {name}"
         )
 
