@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from urbandelta.errors import ShapeError
+from urbandelta.metrics import Counts, roc_auc
 from urbandelta.products import NO_DATE, DaysArray, ScoreMaps, days_of
-from urbandelta.types import BoolArray, FloatArray
+from urbandelta.types import BoolArray
 
-__all__ = ["Agreement", "agreement", "roc_auc"]
+__all__ = ["Agreement", "agreement"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +39,7 @@ class Agreement:
     f1: float
     threshold: float
     date_error_days: npt.NDArray[np.int32]
-    """First date minus true date of each hit, shape (hit,)."""
+    """Estimated minus true date of change of each hit, shape (hit,)."""
 
     @property
     def median_absolute_date_error(self) -> float:
@@ -49,29 +50,6 @@ class Agreement:
     def median_date_error(self) -> float:
         """Days, positive if the maps are late; NaN if there is no hit."""
         return float(np.median(self.date_error_days)) if self.date_error_days.size else float("nan")
-
-
-def roc_auc(scores: FloatArray, changed: BoolArray) -> float:
-    """Area under the receiver operating characteristic: the chance that a changed pixel outscores an unchanged one.
-
-    Parameters
-    ----------
-    scores : ndarray, shape (n,)
-    changed : ndarray of bool, shape (n,)
-
-    Returns
-    -------
-    float
-        Ties count one half; NaN unless both classes occur.
-    """
-    positives = int(changed.sum())
-    negatives = changed.size - positives
-    if not positives or not negatives:
-        return float("nan")
-    _, rank_group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(sizes) - (sizes - 1) / 2  # of equal scores, each takes their mean rank: ties count one half
-    rank_sum = float(mean_rank[rank_group[changed]].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
 def agreement(maps: ScoreMaps, truth: DaysArray, *, start: np.datetime64, end: np.datetime64) -> Agreement:
@@ -99,22 +77,19 @@ def agreement(maps: ScoreMaps, truth: DaysArray, *, start: np.datetime64, end: n
     changed = visible & compared
     found = compared & (maps.maximum >= maps.threshold)
     hits = changed & found
-    hit, miss, false = (int(np.count_nonzero(m)) for m in (hits, changed & ~found, found & ~changed))
+    rest = compared & ~changed & ~found
+    counts = Counts(*(int(np.count_nonzero(m)) for m in (hits, changed & ~found, found & ~changed, rest)))
     return Agreement(
         hits=hits,
         misses=changed & ~found,
         false_alarms=found & ~changed,
-        pixels=int(np.count_nonzero(compared)),
+        pixels=counts.pixels,
         changed=int(np.count_nonzero(changed)),
         left_out=int(np.count_nonzero(scored & happened & ~visible)),
         roc_auc=roc_auc(maps.maximum[compared], changed[compared]),
-        precision=_ratio(hit, hit + false),
-        recall=_ratio(hit, hit + miss),
-        f1=_ratio(2 * hit, 2 * hit + false + miss),
+        precision=counts.precision,
+        recall=counts.recall,
+        f1=counts.f1,
         threshold=maps.threshold,
-        date_error_days=(maps.first_date[hits] - truth[hits]).astype(np.int32),
+        date_error_days=(maps.change_date[hits] - truth[hits]).astype(np.int32),
     )
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")

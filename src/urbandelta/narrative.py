@@ -29,8 +29,8 @@ GAP_DAYS = 40
 LIMITS = (
     "A score is the network's answer for one window of time, not a probability. It is credited to the window's middle; "
     "the change itself may lie anywhere within the window, so a date is uncertain by up to half a window's length.",
-    "The first date of a pixel is the middle of the first window whose score reaches the threshold. A change close to "
-    "the first or the last window is dated late, early, or missed.",
+    "The date of a pixel is the middle of the time that all windows have in common which flag it one after the other. "
+    "A change close to the first or the last window is dated less well, or missed.",
     "Satellites see surfaces, not purposes. Bare soil, harvests, floods, parked vehicles and scaffolding can look like "
     "building, and change under a roof or below the pixel size is not seen.",
     "Scores from times with few observations, one satellite only, or long cloudy spells are less certain. No change "
@@ -95,7 +95,7 @@ def headline(
     return (
         f"{area_text(changed_ha)} of {area_text(scored_ha)} changed ({share:.2g} %), in {places}.",
         f"The strongest change covers {area_text(top.area_ha)} {where} of the scene ({position}) and is first seen "
-        f"around {plain_date(top.first_date)}, with a highest score of {top.peak_score:.2f}.",
+        f"around {plain_date(top.change_date)}, with a highest score of {top.peak_score:.2f}.",
     )
 
 

@@ -22,8 +22,8 @@ class Patch:
     area_ha: float
     row: float
     column: float
-    first_date: np.datetime64
-    """Median over its pixels of the middle of the first window at or above the threshold."""
+    change_date: np.datetime64
+    """Median over its pixels of the estimated day of change."""
     peak_score: float
     peak_row: int
     peak_column: int
@@ -107,14 +107,14 @@ def _patch(
 ) -> Patch:
     scores: FloatArray = maps.maximum[rows, columns]
     peak = int(scores.argmax())
-    days = maps.first_date[rows, columns]
+    days = maps.change_date[rows, columns]
     return Patch(
         label=label,
         pixels=rows.size,
         area_ha=float(row_area_ha[rows].sum()),
         row=float(np.average(rows, weights=scores)),
         column=float(np.average(columns, weights=scores)),
-        first_date=np.datetime64(int(np.median(days[days != NO_DATE])), "D"),
+        change_date=np.datetime64(int(np.median(days[days != NO_DATE])), "D"),
         peak_score=float(scores[peak]),
         peak_row=int(rows[peak]),
         peak_column=int(columns[peak]),

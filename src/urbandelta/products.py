@@ -21,11 +21,13 @@ import rasterio
 import xarray as xr
 
 from urbandelta.cog import content_digest, known_digest, next_action, write_cog
+from urbandelta.dating import NO_DATE, StrongestRun
 from urbandelta.errors import ProductError
 from urbandelta.grid import Grid
 from urbandelta.types import Array, FloatArray, Progress, TimeArray
 
 __all__ = [
+    "NO_DATE",
     "ExportReport",
     "PeriodMap",
     "Product",
@@ -44,9 +46,6 @@ log = logging.getLogger(__name__)
 DaysArray: TypeAlias = npt.NDArray[np.int32]
 Which: TypeAlias = Literal["max", "maps", "windows", "monthly"]
 
-NO_DATE = -1
-"""Nodata of maps of dates, counts and window numbers."""
-
 # One float32 block with its comparisons stays near 200 MB, the fold's only working memory besides the maps themselves.
 BLOCK_BYTES = 48 * 2**20
 SPAN_PX = 1024
@@ -56,9 +55,8 @@ SPAN_PX = 1024
 class ScoreMaps:
     """What a series of scores says about each pixel; every map has shape (y, x).
 
-    The dates are estimates by the plainest rule: a window's score is credited to the window's middle, `first_date`
-    is the middle of the first window whose score reaches `threshold`, and `last_date` that of the last one. A window
-    reaches half its length to either side, so a date is uncertain by about that much.
+    `first_date` and `last_date` are the middles of the first and the last window whose score reaches `threshold`: the
+    time over which a pixel was flagged. `change_date` estimates when it changed (see `dating`).
     """
 
     maximum: FloatArray
@@ -69,6 +67,8 @@ class ScoreMaps:
     """Number of windows whose score reaches the threshold; -1 where none was scored."""
     first_date: DaysArray
     last_date: DaysArray
+    change_date: DaysArray
+    """Day on which the pixel changed, as all windows of its strongest run of flagged windows agree."""
     threshold: float
 
 
@@ -137,7 +137,8 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
     Parameters
     ----------
     scores : xarray.Dataset
-        `score (window, y, x)` in 0..1, NaN where nothing was computed, and `time (window,)`, the windows' middles.
+        `score (window, y, x)` in 0..1, NaN where nothing was computed; along `window`, `window_start` and `window_end`,
+        and `time`, the windows' middles.
     threshold : float
         A score that is at least this counts as change.
 
@@ -149,26 +150,45 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
     score = checked_score(scores)
     check_threshold(threshold)
     days = days_of(scores["time"].values)
+    starts, ends = (_fractional_days(scores[name].values) for name in ("window_start", "window_end"))
+    in_time = np.argsort(starts, kind="stable")
     shape = (score.sizes["y"], score.sizes["x"])
     maximum = np.full(shape, -np.inf, np.float32)
-    at, first, last = (np.full(shape, NO_DATE, np.int32) for _ in range(3))
+    at, first, last, change = (np.full(shape, NO_DATE, np.int32) for _ in range(4))
     count = np.zeros(shape, np.int32)
     for y, x in pixel_blocks(score):
         height, width = maximum[y, x].shape
+        strongest = StrongestRun((height, width))
         for run in window_runs(score, y=height, x=width):
-            values = np.asarray(score[run, y, x].values, np.float32)
+            members = in_time[run]
+            values = np.asarray(score[_as_slice(members), y, x].values, np.float32)
             values[np.isnan(values)] = -np.inf
             best = values.argmax(axis=0)
             peak = np.take_along_axis(values, best[None], axis=0)[0]
             higher = peak > maximum[y, x]  # strictly: of equal scores the earliest window stays
             maximum[y, x] = np.where(higher, peak, maximum[y, x])
-            at[y, x] = np.where(higher, best + run.start, at[y, x])
+            at[y, x] = np.where(higher, members[best], at[y, x])
             above = values >= threshold
             count[y, x] += above.sum(axis=0, dtype=np.int32)
-            _credit_dates(first[y, x], last[y, x], above, days[run])
+            _credit_dates(first[y, x], last[y, x], above, days[members])
+            for number, (scored, flagged) in enumerate(zip(values, above, strict=True), start=run.start):
+                strongest.add(number, scored, flagged)
+        change[y, x] = strongest.dates(starts[in_time], ends[in_time])
     unseen = np.isneginf(maximum)
     maximum[unseen], count[unseen] = np.nan, NO_DATE
-    return ScoreMaps(maximum, at, count, first, last, threshold)
+    return ScoreMaps(maximum, at, count, first, last, change, threshold)
+
+
+def _fractional_days(times: TimeArray) -> npt.NDArray[np.float64]:
+    """Days since 1970-01-01 (UTC) with the time of day as a fraction."""
+    seconds: npt.NDArray[np.float64] = times.astype("datetime64[s]").astype(np.float64)
+    return seconds / 86_400
+
+
+def _as_slice(members: npt.NDArray[np.intp]) -> slice | npt.NDArray[np.intp]:
+    """Consecutive windows as a slice, which a store reads without gathering."""
+    consecutive = bool((np.diff(members) == 1).all())
+    return slice(int(members[0]), int(members[-1]) + 1) if consecutive else members
 
 
 def _credit_dates(first: DaysArray, last: DaysArray, above: npt.NDArray[np.bool_], days: DaysArray) -> None:
@@ -284,7 +304,8 @@ def products_of(scores: xr.Dataset, *, which: Which, threshold: float = 0.5) -> 
     """Yield the maps of one kind, one at a time.
 
     `max`: the maximum over time. `maps`: that and the window of the maximum, the count of windows at or above the
-    threshold, first and last date. `monthly`: the maximum of each calendar month. `windows`: each window's scores.
+    threshold, first and last date, date of change. `monthly`: the maximum of each calendar month. `windows`: each
+    window's scores.
     """
     if which == "windows":
         yield from _window_products(scores)
@@ -305,11 +326,13 @@ def products_of(scores: xr.Dataset, *, which: Which, threshold: float = 0.5) -> 
 def _summary_products(maps: ScoreMaps) -> Iterator[Product]:
     limit = {"threshold": f"{maps.threshold:g}"}
     days = {**limit, "units": "days since 1970-01-01", "estimator": "middle of the window"}
+    run_days = {**days, "estimator": "middle of what the windows of the strongest flagged run have in common"}
     rows: tuple[tuple[str, Array, str, dict[str, str]], ...] = (
         ("window_of_max", maps.window_of_maximum, "index of the window with the highest score", {}),
         ("count", maps.count, "number of windows at or above the threshold", limit),
         ("first_date", maps.first_date, "middle of the first window at or above the threshold", days),
         ("last_date", maps.last_date, "middle of the last window at or above the threshold", days),
+        ("change_date", maps.change_date, "day of change", run_days),
     )
     for name, array, what, tags in rows:
         yield Product(name=name, array=array, nodata=NO_DATE, description=what, categories=True, tags=tags)
@@ -372,7 +395,7 @@ def export_cogs(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProductError(f"{folder}: cannot make this folder ({error.strerror}); choose another") from error
-    total = {"max": 1, "maps": 5, "windows": scores.sizes["window"]}.get(which, 0)
+    total = {"max": 1, "maps": 6, "windows": scores.sizes["window"]}.get(which, 0)
     total = total or period_starts(scores["time"].values).size
     written: list[Path] = []
     kept: list[Path] = []

@@ -130,7 +130,7 @@ def _pair_title(pair: Pair) -> str:
 def _map_view(maps: ScoreMaps, truth: DaysArray | None, patches: Sequence[Patch], grid: Grid) -> dict[str, Any]:
     factor = _factor(grid, MAP_PX)
     maximum = shrink(maps.maximum, factor, how="max")
-    dated = np.where(maps.first_date == NO_DATE, np.nan, maps.first_date).astype(np.float32)
+    dated = np.where(maps.change_date == NO_DATE, np.nan, maps.change_date).astype(np.float32)
     days = np.nan_to_num(shrink(dated, factor, how="max"), nan=NO_DATE).astype(np.int32)
     known = days[days != NO_DATE]
     first, last = (int(known.min()), int(known.max())) if known.size else (0, 0)
@@ -163,7 +163,7 @@ def _patch_view(number: int, patch: Patch, frame: MapFrame) -> dict[str, Any]:
         "lat": f"{lat:.5f}",
         "lon": f"{lon:.5f}",
         "where": frame.place(patch.row, patch.column),
-        "first": narrative.plain_date(patch.first_date),
+        "date": narrative.plain_date(patch.change_date),
         "peak": f"{patch.peak_score:.2f}",
     }
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from report_scene import dataset
 
-from urbandelta.accuracy import agreement, roc_auc
+from urbandelta.accuracy import agreement
 from urbandelta.errors import ShapeError
+from urbandelta.metrics import roc_auc
 from urbandelta.patches import find_patches, label_components
 from urbandelta.products import days_of, score_maps
 
@@ -41,20 +42,18 @@ def test_roc_auc_is_the_chance_that_a_changed_pixel_scores_higher(scores, change
 
 
 def test_patches_are_ranked_by_summed_score_and_measured():
-    values = np.zeros((2, 6, 8))
+    values = np.zeros((3, 6, 8))
     values[0, 0:2, 0:2] = 0.6  # four pixels, sum 2.4
     values[1, 4, 5:8] = [0.9, 1.0, 0.9]  # three pixels, sum 2.8
-    maps = score_maps(dataset(values, ["2021-03-01", "2021-09-01"]))
+    middles = ["2021-03-01", "2021-09-01", "2022-03-01"]
+    maps = score_maps(dataset(values, middles))
     one, two = find_patches(maps, np.full(6, 0.01))
     assert (one.pixels, one.row, one.column, one.peak_score) == (3, 4.0, 6.0, 1.0)
     assert (one.peak_row, one.peak_column) == (4, 6)
-    assert one.first_date == np.datetime64("2021-09-01")
+    assert one.change_date == np.datetime64("2021-09-01")
     assert two.area_ha == pytest.approx(0.04)
     assert find_patches(maps, np.full(6, 0.01), min_pixels=4) == [two]
-    assert (
-        find_patches(score_maps(dataset(values, ["2021-03-01", "2021-09-01"]), threshold=1.0), np.ones(6))[0].pixels
-        == 1
-    )
+    assert find_patches(score_maps(dataset(values, middles), threshold=1.0), np.ones(6))[0].pixels == 1
 
 
 def test_a_scene_without_change_has_no_patch():

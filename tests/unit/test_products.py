@@ -195,7 +195,13 @@ def test_the_grid_comes_from_the_store_and_else_from_the_grid_mapping(scores):
     ("which", "files"),
     [
         ("max", ["score_max.tif"]),
-        ("maps", ["count.tif", "first_date.tif", "last_date.tif", "score_max.tif", "window_of_max.tif"]),
+        (
+            "maps",
+            [
+                f"{name}.tif"
+                for name in ("change_date", "count", "first_date", "last_date", "score_max", "window_of_max")
+            ],
+        ),
         (
             "monthly",
             [f"score_2021-{m:02d}.tif" for m in range(4, 13)] + [f"score_2022-0{m}.tif" for m in (1, 2, 3)][:3],
@@ -237,7 +243,7 @@ def test_exporting_again_changes_nothing_and_other_content_is_not_overwritten(sc
     first = export_cogs(scores, tmp_path, which="maps")
     before = {path: path.stat().st_mtime_ns for path in first.written}
     again = export_cogs(scores, tmp_path, which="maps")
-    assert (len(again.written), len(again.kept)) == (0, 5)
+    assert (len(again.written), len(again.kept)) == (0, 6)
     assert before == {path: path.stat().st_mtime_ns for path in first.written}
     with pytest.raises(ProductError, match="--overwrite"):
         export_cogs(scores, tmp_path, which="maps", threshold=0.4)
