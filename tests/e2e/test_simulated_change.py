@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from urbandelta.accuracy import roc_auc
 from urbandelta.infer import predict
+from urbandelta.metrics import roc_auc
 from urbandelta.simulate import NO_CHANGE, LandCover, simulate
 from urbandelta.store import create_cube
 
