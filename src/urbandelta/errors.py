@@ -46,6 +46,10 @@ class TooFewObservations(UrbandeltaError):
     """No window holds enough observations between the dates that were asked for."""
 
 
+class TrainingError(UrbandeltaError):
+    """A training cannot start, go on, or use what it was given."""
+
+
 class EngineError(UrbandeltaError):
     """A computing engine is unknown, not installed, or cannot do what was asked."""
 
@@ -56,3 +60,7 @@ class ConfigError(UrbandeltaError, ValueError):
 
 class ProductError(UrbandeltaError):
     """A map or a report cannot be made from these scores, or would overwrite another result."""
+
+
+class TruthError(UrbandeltaError):
+    """Truth cannot be read, does not say what changed, or does not fit the map that it is to judge."""

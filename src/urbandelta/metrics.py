@@ -201,7 +201,8 @@ def merge(parts: Sequence[Tally]) -> Tally:
     values, group = np.unique(np.concatenate([part.values for part in parts]), return_inverse=True)
 
     def summed(name: str) -> npt.NDArray[np.float64]:
-        return np.bincount(group, np.concatenate([getattr(part, name) for part in parts]), minlength=len(values))
+        weights = np.concatenate([getattr(part, name) for part in parts])
+        return np.bincount(group, weights, minlength=len(values)).astype(np.float64)
 
     # Counts stay whole in double precision up to 9e15 pixels.
     changed, unchanged = (summed(name).round().astype(np.int64) for name in ("changed", "unchanged"))
