@@ -129,7 +129,7 @@ def test_integers_with_an_offset_are_decoded_as_a_cube_decodes_them(tmp_path: ob
                     processing_level=stream.processing_level,
                     backscatter_coefficient=stream.backscatter_coefficient,
                 )
-                for n in range(45)
+                for n in range(0, 45, 1 if stream.kind == "optical" else 6)
             ],
         )
     item = cube_set(cube, FakeLabels(cube), split=WHOLE)
@@ -241,7 +241,7 @@ def test_fewer_steps_on_request(whole: CubeSet) -> None:
 
 
 def test_several_cubes_and_a_held_out_one(make_cube: Cubes, whole: CubeSet) -> None:
-    other = make_cube(shape=(16, 16), days=230, seed=9)
+    other = make_cube(shape=(16, 16), days=200, seed=9)
     item = cube_set(other, FakeLabels(other), split=WHOLE)
     held_out = cube_set(other, FakeLabels(other), split=SplitOptions(split="whole", role="validation", tile=8))
     assert {s.cube for batch in source(whole, item).epoch(0) for s in batch.origin} == {0, 1}
@@ -250,7 +250,7 @@ def test_several_cubes_and_a_held_out_one(make_cube: Cubes, whole: CubeSet) -> N
 
 
 def test_missing_streams_need_a_declaration(make_cube: Cubes) -> None:
-    cube = make_cube(shape=(16, 16), streams=("s1_asc", "optical"), every=4)
+    cube = make_cube(shape=(16, 16), days=190, streams=("s1_asc", "optical"))
     labels = FakeLabels(cube)
     with pytest.raises(ContractError, match="needs stream s1_dsc"):
         source(cube_set(cube, labels, split=WHOLE))
@@ -282,8 +282,11 @@ def test_bricks_in_use_stay_within_the_budget(whole: CubeSet, monkeypatch: pytes
     list(drawn.epoch(0))
     assert len(held) == len(drawn._plans)
     assert max(held) <= TIGHT
-    list(drawn.epoch(0))
-    assert len(held) < 2 * len(drawn._plans)
+    drawn = source(whole)
+    held.clear()
+    for number in range(2):
+        list(drawn.epoch(number))
+    assert len(held) == len(drawn._plans)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +307,7 @@ def test_impossible_options_are_refused(whole: CubeSet, options: dict[str, objec
 
 
 def test_what_does_not_fit_is_refused(whole: CubeSet, make_cube: Cubes) -> None:
-    other = make_cube(shape=(16, 16), days=230, seed=9)
+    other = make_cube(shape=(16, 16), days=200, seed=9)
     with pytest.raises(ConfigError, match="its training plan 40 x 32"):
         source(cube_set(other, FakeLabels(other), split=whole.plan))
     with pytest.raises(ConfigError, match="cubes with tiles of one size"):
