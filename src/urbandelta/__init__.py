@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from urbandelta.assemble import time_steps as time_steps
     from urbandelta.eras import ERAS as ERAS
     from urbandelta.errors import UrbandeltaError as UrbandeltaError
+    from urbandelta.indices import endisi as endisi
+    from urbandelta.indices import endisi_beta as endisi_beta
     from urbandelta.infer import predict as predict
+    from urbandelta.labels import synthetic_label as synthetic_label
+    from urbandelta.omnibus import omnibus_changes as omnibus_changes
     from urbandelta.recurrence import frame_mask as frame_mask
     from urbandelta.recurrence import score_windows as score_windows
     from urbandelta.store import create_cube as create_cube
@@ -36,14 +40,18 @@ _HOMES = {
     "Window": "types",
     "carry_forward": "assemble",
     "create_cube": "store",
+    "endisi": "indices",
+    "endisi_beta": "indices",
     "find_windows": "windows",
     "frame_mask": "recurrence",
     "load_weights": "weights",
+    "omnibus_changes": "omnibus",
     "open_cube": "store",
     "open_scores": "store",
     "predict": "infer",
     "save_weights": "weights",
     "score_windows": "recurrence",
+    "synthetic_label": "labels",
     "time_steps": "assemble",
 }
 
