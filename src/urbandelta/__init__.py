@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from urbandelta.assemble import carry_forward as carry_forward
     from urbandelta.assemble import time_steps as time_steps
+    from urbandelta.ensemble import combine_scores as combine_scores
     from urbandelta.eras import ERAS as ERAS
     from urbandelta.errors import UrbandeltaError as UrbandeltaError
+    from urbandelta.evaluation import evaluate as evaluate
     from urbandelta.indices import endisi as endisi
     from urbandelta.indices import endisi_beta as endisi_beta
     from urbandelta.infer import predict as predict
@@ -39,9 +41,11 @@ _HOMES = {
     "UrbandeltaError": "errors",
     "Window": "types",
     "carry_forward": "assemble",
+    "combine_scores": "ensemble",
     "create_cube": "store",
     "endisi": "indices",
     "endisi_beta": "indices",
+    "evaluate": "evaluation",
     "find_windows": "windows",
     "frame_mask": "recurrence",
     "load_weights": "weights",

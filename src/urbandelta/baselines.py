@@ -33,7 +33,7 @@ import numpy.typing as npt
 from urbandelta.eras import Stream
 from urbandelta.errors import ConfigError
 from urbandelta.indices import ROLES, beta_of, coefficients_of, corrected_sums, endisi_of
-from urbandelta.omnibus import omnibus_frequency
+from urbandelta.omnibus import omnibus_changes
 from urbandelta.store import Cube
 from urbandelta.types import BoolArray, FloatArray, Progress
 
@@ -234,9 +234,10 @@ def _omnibus(
         for done, block in enumerate(blocks, start=1):
             values, mask = cube.read(stream.name, run, *block)
             valid = mask == 0
-            total[block] += omnibus_frequency(
+            changes = omnibus_changes(
                 values[..., : rule.polarisations], enl=rule.looks, significance=rule.significance, valid=valid
             )
+            total[block] += changes / np.maximum(valid.sum(axis=0), 1)
             counted[block] += valid.sum(axis=0) > 1
             report(number * len(blocks) + done, len(streams) * len(blocks), f"omnibus {stream.name}")
     if not counted.any():

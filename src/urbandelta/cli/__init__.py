@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from urbandelta import __version__
-from urbandelta.cli import demonstrating, importing, inspecting, predicting, reporting, simulating, weighing
+from urbandelta.cli import demonstrating, evaluating, importing, inspecting, predicting, reporting, simulating, transferring, weighing
 from urbandelta.errors import UrbandeltaError
 
 INTERRUPTED = 130
@@ -35,6 +35,8 @@ app.command("info")(inspecting.info)
 app.command("windows")(inspecting.windows)
 app.command("plan")(predicting.plan)
 app.command("predict")(predicting.predict_command)
+app.command("evaluate")(evaluating.evaluate_command)
+app.command("ensemble")(transferring.ensemble)
 app.command("export")(reporting.export)
 app.command("report")(reporting.report)
 app.add_typer(weighing.app, name="weights")

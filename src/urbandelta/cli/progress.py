@@ -66,8 +66,13 @@ def _logged(title: str) -> Progress:
 
 
 def print_json(document: Any) -> None:
-    """Data for programs, on stdout; NaN and infinity, which JSON lacks, become null."""
-    typer.echo(json.dumps(_plain(document), indent=2, allow_nan=False))
+    """Data for programs, on stdout."""
+    typer.echo(json_text(document))
+
+
+def json_text(document: Any) -> str:
+    """Data as JSON; NaN and infinity, which JSON lacks, become null."""
+    return json.dumps(_plain(document), indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
