@@ -50,7 +50,7 @@ def draw_plots(found: Evaluation, folder: Path) -> list[Path]:
     pooled = found.pooled
     written = []
     for name, draw in (("pr", _precision_recall), ("roc", _roc), ("calibration", _calibration)):
-        written.append(_write(folder / f"{name}.png", (5.6, 4.8), _bound(draw, pooled)))
+        written.append(_write(folder / f"{name}.png", (5.6, 5.2), _bound(draw, pooled)))
     if pooled.dates is not None:
         written.append(_write(folder / "dates.png", (5.6, 3.8), _bound(_dates, pooled)))
     for maps in found.maps:
@@ -78,14 +78,14 @@ def _precision_recall(axes: Axes, result: Result) -> None:
     for name, method in result.methods.items():
         curve = pr_curve(method.tally)
         if np.isfinite(curve.x).all():
-            _line(axes, curve, name, f"{method_title(name)}, area {method.pr_auc:.2f}")
+            _line(axes, curve, name, f"{method_title(name)}, area {method.pr_auc:.2f}", style="steps-pre")
         counts = method.counts
         axes.plot(counts.recall, counts.precision, "o", color=COLOURS[name], markersize=6)
     share = result.changed / result.compared
     axes.axhline(share, color="0.6", linewidth=1, linestyle=":", label=f"no skill, {share:.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
     axes.set_title("Precision and recall; dots: the thresholds of the table", fontsize=10, loc="left")
-    axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
 
 
 def _roc(axes: Axes, result: Result) -> None:
@@ -99,9 +99,10 @@ def _roc(axes: Axes, result: Result) -> None:
     axes.legend(fontsize=8, frameon=False, loc="lower right")
 
 
-def _line(axes: Axes, curve: Curve, name: str, label: str) -> None:
+def _line(axes: Axes, curve: Curve, name: str, label: str, *, style: str = "default") -> None:
+    # Steps for precision: a straight line between two of its points is better than anything that can be reached.
     thin = curve.thinned(LINE_POINTS)
-    axes.plot(thin.x, thin.y, color=COLOURS[name], linewidth=2 if name == SCORES else 1.3, label=label)
+    axes.plot(thin.x, thin.y, color=COLOURS[name], linewidth=2 if name == SCORES else 1.3, label=label, drawstyle=style)
 
 
 def _calibration(axes: Axes, result: Result) -> None:

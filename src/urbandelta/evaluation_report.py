@@ -220,15 +220,18 @@ def area_lines(result: Result) -> list[str]:
 
 
 def _hectares(value: Estimated) -> str:
-    return (
-        f"{value.value:.4g} ± {value.margin:.2g} ha"
-        if value.standard_error == value.standard_error
-        else (f"{value.value:.4g} ha (interval unknown)")
-    )
+    return f"{value.value:.4g}{_margin(value, '.2g')} ha"
 
 
 def _share(value: Estimated) -> str:
-    return f"{value.value:.3f} ± {value.margin:.3f}"
+    return f"{value.value:.3f}{_margin(value, '.3f')}"
+
+
+def _margin(value: Estimated, form: str) -> str:
+    """Half an interval; nothing for a census, which has none."""
+    if math.isnan(value.margin):
+        return " (interval unknown)"
+    return f" ± {value.margin:{form}}" if value.margin else ""
 
 
 def date_line(found: DateErrors | None) -> str:

@@ -14,7 +14,17 @@ from typing import NoReturn
 import typer
 
 from urbandelta import __version__
-from urbandelta.cli import demonstrating, evaluating, importing, inspecting, predicting, reporting, simulating, transferring, weighing
+from urbandelta.cli import (
+    demonstrating,
+    evaluating,
+    importing,
+    inspecting,
+    predicting,
+    reporting,
+    simulating,
+    transferring,
+    weighing,
+)
 from urbandelta.errors import UrbandeltaError
 
 INTERRUPTED = 130
