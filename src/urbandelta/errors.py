@@ -64,3 +64,7 @@ class ProductError(UrbandeltaError):
 
 class TruthError(UrbandeltaError):
     """Truth cannot be read, does not say what changed, or does not fit the map that it is to judge."""
+
+
+class LabelError(UrbandeltaError):
+    """Labels are missing, of another run, or cannot be made from what a cube holds."""

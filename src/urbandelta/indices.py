@@ -141,11 +141,11 @@ def endisi_beta(mean_reflectance: Array, *, era: Era | str, mode: str = "referen
         If the mode is unknown.
     """
     bands = _bands(mean_reflectance, era, mode)
-    coefficients = _published_means(*bands) if mode == "reference" else coefficients_of(*corrected_sums(*bands))
+    coefficients = published_means(*bands) if mode == "reference" else coefficients_of(*corrected_sums(*bands))
     return EndisiBeta(coefficients, beta_of([coefficients]))
 
 
-def beta_of(coefficients: Iterable[FloatArray]) -> float:
+def beta_of(coefficients: Iterable[Array]) -> float:
     """Beta of an area from the coefficients of its tiles; 0 where there is nothing to divide by."""
     blue, ratio, water = np.sum([np.asarray(each, np.float64) for each in coefficients], axis=0)
     below = ratio + water
@@ -167,7 +167,8 @@ def coefficients_of(sums: npt.NDArray[np.float64], count: int) -> FloatArray:
     return (sums / max(count, 1)).astype(_F32)
 
 
-def _published_means(blue: FloatArray, green: FloatArray, swir1: FloatArray, swir2: FloatArray) -> FloatArray:
+def published_means(blue: FloatArray, green: FloatArray, swir1: FloatArray, swir2: FloatArray) -> FloatArray:
+    """The published coefficients of one tile."""
     with np.errstate(all="ignore"):
         water = _difference(green, swir1)
         water = water[np.isfinite(water)]

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import icechunk
@@ -31,6 +31,9 @@ _CONFLICT_TRIES = 8
 _CHUNKS_A_LIST = 32
 _GRACE = timedelta(days=1)
 
+Fill: TypeAlias = Callable[[Store], None]
+"""Writes what a new store begins with."""
+
 # Icechunk writes a warning to the terminal for each local store, which the lock below answers, and many lines about a
 # damaged list of chunks, which it raises as an error as well.
 if "ICECHUNK_LOG" not in os.environ:
@@ -38,16 +41,57 @@ if "ICECHUNK_LOG" not in os.environ:
 
 
 class Repository:
-    """One Icechunk repository; made by `create_repository` and `open_repository`."""
+    """One branch of an Icechunk repository; made by `create_repository` and `open_repository`.
 
-    def __init__(self, url: str, repo: icechunk.Repository, path: Path | None) -> None:
+    What belongs to a store but not to its contents, such as labels of a cube, lies on branches of its own: `main`, and
+    with it the snapshot that results name, stays as it is, and a compaction keeps the newest snapshot of every branch.
+    """
+
+    def __init__(self, url: str, repo: icechunk.Repository, path: Path | None, *, branch: str = BRANCH) -> None:
         self.url = url
         self.path = path
+        self.branch = branch
         self._repo = repo
 
     def tip(self) -> str:
         """Id of the newest snapshot."""
-        return str(self._repo.lookup_branch(BRANCH))
+        return str(self._repo.lookup_branch(self.branch))
+
+    def branches(self) -> frozenset[str]:
+        """Names of all branches."""
+        with icechunk_errors(self.url):
+            return frozenset(self._repo.list_branches())
+
+    def on_branch(self, branch: str) -> Repository:
+        """The same repository on another branch, which must be there."""
+        return Repository(self.url, self._repo, self.path, branch=branch)
+
+    def start_branch(self, branch: str, attributes: Mapping[str, Any], *, kind: str, fill: Fill) -> Repository:
+        """Make a branch that shares nothing with the others; its root holds `attributes` and what `fill` writes.
+
+        A branch of this name is replaced; its files go with the next compaction. A kill half-way leaves an empty
+        branch, which `has_branch` does not count.
+        """
+        root = {"urbandelta_format": FORMAT, "urbandelta_kind": kind, **attributes}
+        with local_lock(self.path, self.url), icechunk_errors(self.url):
+            if branch in self._repo.list_branches():
+                self._repo.delete_branch(branch)
+            self._repo.create_branch(branch, snapshots.oldest(self._repo))
+            _write_root(self._repo, root, fill, branch=branch)
+        return self.on_branch(branch)
+
+    def has_branch(self, branch: str) -> bool:
+        """Whether a branch was made completely."""
+        with icechunk_errors(self.url):
+            return branch in self._repo.list_branches() and (
+                str(self._repo.lookup_branch(branch)) != snapshots.oldest(self._repo)
+            )
+
+    def collect(self) -> int:
+        """Delete files that no branch and no kept snapshot needs, such as those of a branch that was replaced."""
+        with local_lock(self.path, self.url), icechunk_errors(self.url):
+            before = datetime.now(UTC) - (_GRACE if self.path is None else timedelta())
+            return self._delete_old(before, drop=False)
 
     def reader(self, snapshot: str) -> Store:
         """Read-only Zarr store of one snapshot."""
@@ -74,7 +118,7 @@ class Repository:
                 contextlib.suppress(icechunk.ConflictError),
                 icechunk_errors(self.url),
             ):
-                session = self._repo.writable_session(BRANCH)
+                session = self._repo.writable_session(self.branch)
                 metadata = write(session.store, str(session.snapshot_id))
                 return None if metadata is None else str(session.commit(message, metadata=dict(metadata)))
         raise StoreError(f"{self.url}: other processes kept committing; let one process write at a time")
@@ -131,7 +175,7 @@ def create_repository(
     *,
     kind: str,
     overwrite: bool = False,
-    fill: Callable[[Store], None] | None = None,
+    fill: Fill | None = None,
 ) -> Repository:
     """Create a store whose root holds `attributes` and what `fill` writes, in one commit.
 
@@ -272,6 +316,7 @@ def _config() -> icechunk.RepositoryConfig:
             name("values"): {along("time"): _CHUNKS_A_LIST},
             name("mask"): {along("time"): _CHUNKS_A_LIST},
             name("score"): {along("y"): 1},
+            name("label"): {along("y"): 1},
         }
     )
     return icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(splitting=splitting))
@@ -333,9 +378,7 @@ def _open(url: str) -> icechunk.Repository:
         raise StoreError(f"{url}: is not a readable Icechunk repository ({_reason(error)}); check the path") from error
 
 
-def _create_remote(
-    url: str, root: Mapping[str, Any], fill: Callable[[Store], None] | None, *, overwrite: bool
-) -> Repository:
+def _create_remote(url: str, root: Mapping[str, Any], fill: Fill | None, *, overwrite: bool) -> Repository:
     storage = storage_of(url)
     kind = str(root["urbandelta_kind"])
     try:
@@ -352,8 +395,8 @@ def _create_remote(
     return open_repository(url, kind=kind)
 
 
-def _write_root(repo: icechunk.Repository, root: Mapping[str, Any], fill: Callable[[Store], None] | None) -> None:
-    session = repo.writable_session(BRANCH)
+def _write_root(repo: icechunk.Repository, root: Mapping[str, Any], fill: Fill | None, *, branch: str = BRANCH) -> None:
+    session = repo.writable_session(branch)
     zarr.create_group(session.store, attributes=dict(root), overwrite=True)
     if fill is not None:
         fill(session.store)

@@ -40,6 +40,11 @@ def history(repo: icechunk.Repository, snapshot: str) -> list[Commit]:
     ]
 
 
+def oldest(repo: icechunk.Repository) -> str:
+    """The empty snapshot that Icechunk begins with; no compaction drops it."""
+    return str(list(repo.ancestry(branch=BRANCH))[-1].id)
+
+
 def tag_batch_ends(repo: icechunk.Repository) -> bool:
     """Tag the last snapshot of each batch, oldest first; whether there are others that may be dropped.
 

@@ -87,6 +87,11 @@ class Cube:
         return self._repository.url
 
     @property
+    def repository(self) -> Repository:
+        """The repository, for what lies beside the cube on other branches, such as labels."""
+        return self._repository
+
+    @property
     def snapshot(self) -> str:
         """Id of the snapshot that this object reads."""
         return self._snapshot
