@@ -19,6 +19,7 @@ from urbandelta.cli import (
     evaluating,
     importing,
     inspecting,
+    labelling,
     predicting,
     reporting,
     simulating,
@@ -43,6 +44,7 @@ app.command("simulate")(simulating.simulate_command)
 app.add_typer(importing.app, name="import")
 app.command("info")(inspecting.info)
 app.command("windows")(inspecting.windows)
+app.command("label")(labelling.label)
 app.command("plan")(predicting.plan)
 app.command("predict")(predicting.predict_command)
 app.command("evaluate")(evaluating.evaluate_command)

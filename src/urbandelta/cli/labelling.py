@@ -80,8 +80,10 @@ def label(
 
 
 def _looks(text: str | None) -> Looks | None:
-    if text is None or text == "auto":
-        return text
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
     try:
         return float(text)
     except ValueError:
