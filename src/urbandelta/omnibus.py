@@ -149,7 +149,7 @@ def omnibus_layers(
     planes, flags, used = _scan(series, enl, significance, mode, valid)
     shape = flags.shape[1:]
     layers = np.zeros((4, shape[0] * shape[1]), np.int32)
-    replay(planes, _valid_plane(valid, flags.shape), flags.reshape(len(flags), -1), layers)
+    replay(planes, _valid_plane(valid, flags.shape), flags.reshape(len(flags), shape[0] * shape[1]), layers)
     first, last, count, direction = layers.reshape(4, *shape)
     frequency = (count / np.maximum(used, 1)).astype(np.float32)
     return OmnibusLayers(first, last, count, direction.astype(np.uint8), used, frequency)
@@ -175,7 +175,9 @@ def _scan(
         raise ConfigError(f"significance {significance} is not between 0 and 1; the eras use 0.001 and 0.1")
     times, height, width, polarisations = series.shape
     kind = np.float32 if series.dtype == np.float32 else np.float64
-    planes = tuple(np.ascontiguousarray(series[..., f], kind).reshape(times, -1) for f in range(polarisations))
+    planes = tuple(
+        np.ascontiguousarray(series[..., f], kind).reshape(times, height * width) for f in range(polarisations)
+    )
     flags = np.zeros((times, height * width), np.uint8)
     room = -(-(times + 1) // _LIMITS_STEP) * _LIMITS_STEP
     limits = _limits(float(enl), float(significance), polarisations, room)
@@ -205,7 +207,7 @@ def check_looks(enl: float) -> None:
 
 def _valid_plane(valid: BoolArray | None, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     plane = np.ones(shape, np.uint8) if valid is None else np.ascontiguousarray(valid, np.bool_).view(np.uint8)
-    return plane.reshape(shape[0], -1)
+    return plane.reshape(shape[0], shape[1] * shape[2])
 
 
 def chi_square(z: float, degrees: int) -> float:
