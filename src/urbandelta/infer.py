@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from urbandelta.assemble import Moment
-from urbandelta.errors import ConfigError, StoreError
+from urbandelta.errors import ConfigError
 from urbandelta.execute import run_blocks
 from urbandelta.grid import Grid
-from urbandelta.runs import Run, prepare_run, usable_cores
-from urbandelta.scores import ScoreWriter, create_scores, open_scores, resume_scores
+from urbandelta.runs import prepare_run, usable_cores
+from urbandelta.scores import create_or_resume_scores, open_scores
 from urbandelta.store import Cube, open_cube
 from urbandelta.types import FloatArray, Progress, Window
 from urbandelta.weights import Weights, find_weights
@@ -111,7 +110,14 @@ def predict(
         memory = _MemorySink(run.plan.windows, cube.grid)
         run_blocks(run, memory, workers=workers, progress=progress)
         return memory.to_xarray(run.attributes)
-    sink = _open_sink(os.fspath(out), run, overwrite=overwrite)
+    sink = create_or_resume_scores(
+        os.fspath(out),
+        grid=cube.grid,
+        windows=run.plan.windows,
+        chunks=SCORE_CHUNKS,
+        attributes=run.attributes,
+        overwrite=overwrite,
+    )
     run_blocks(run, sink, workers=workers, progress=progress)
     sink.finish()
     return open_scores(os.fspath(out))["score"]
@@ -150,30 +156,3 @@ class _MemorySink:
             name="score",
             attrs=attributes,
         )
-
-
-def _open_sink(url: str, run: Run, *, overwrite: bool) -> ScoreWriter:
-    """The store to go on with, or a new one."""
-    if not overwrite:
-        try:
-            return resume_scores(url, run.attributes)
-        except StoreError:
-            if _exists(url):
-                raise
-    return create_scores(
-        url,
-        grid=run.cube.grid,
-        windows=run.plan.windows,
-        chunks=SCORE_CHUNKS,
-        attributes=run.attributes,
-        overwrite=overwrite,
-    )
-
-
-def _exists(url: str) -> bool:
-    try:
-        open_scores(url)
-    except StoreError:
-        path = FilePath(url)
-        return "://" not in url and path.exists() and (not path.is_dir() or any(path.iterdir()))
-    return True

@@ -179,6 +179,25 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
     return ScoreMaps(maximum, at, count, first, last, change, threshold)
 
 
+def spread_of_maximum(scores: xr.Dataset, maps: ScoreMaps) -> FloatArray:
+    """How far the members of an ensemble differ (y, x) in each pixel's window with the highest score; NaN where none.
+
+    `scores` must hold `spread` (window, y, x), as `urbandelta ensemble` writes it.
+    """
+    spread = scores["spread"].transpose("window", "y", "x")
+    found = np.full(maps.maximum.shape, np.nan, np.float32)
+    # Chunks of the score are those of the spread.
+    for y, x in pixel_blocks(checked_score(scores)):
+        at = maps.window_of_maximum[y, x]
+        for run in window_runs(spread, y=at.shape[0], x=at.shape[1]):
+            inside = (at >= run.start) & (at < run.stop)
+            if inside.any():
+                values = np.asarray(spread[run, y, x].values, np.float32)
+                chosen = np.take_along_axis(values, np.where(inside, at - run.start, 0)[None], axis=0)[0]
+                np.copyto(found[y, x], chosen, where=inside)
+    return found
+
+
 def _fractional_days(times: TimeArray) -> npt.NDArray[np.float64]:
     """Days since 1970-01-01 (UTC) with the time of day as a fraction."""
     seconds: npt.NDArray[np.float64] = times.astype("datetime64[s]").astype(np.float64)
@@ -263,6 +282,8 @@ PROVENANCE = (
     "substitutions",
     "accepted",
     "unstated",
+    "rule",
+    "members",
 )
 
 
@@ -303,9 +324,9 @@ def grid_of(scores: xr.Dataset) -> Grid:
 def products_of(scores: xr.Dataset, *, which: Which, threshold: float = 0.5) -> Iterator[Product]:
     """Yield the maps of one kind, one at a time.
 
-    `max`: the maximum over time. `maps`: that and the window of the maximum, the count of windows at or above the
-    threshold, first and last date, date of change. `monthly`: the maximum of each calendar month. `windows`: each
-    window's scores.
+    `max`: the maximum over time, and the spread there if the scores are an ensemble's. `maps`: these and the window of
+    the maximum, the count of windows at or above the threshold, first and last date, date of change. `monthly`: the
+    maximum of each calendar month. `windows`: each window's scores.
     """
     if which == "windows":
         yield from _window_products(scores)
@@ -319,6 +340,10 @@ def products_of(scores: xr.Dataset, *, which: Which, threshold: float = 0.5) -> 
     else:
         maps = score_maps(scores, threshold=threshold)
         yield Product(name="score_max", array=maps.maximum, nodata=np.nan, description="highest score over time")
+        if "spread" in scores:
+            what = "standard deviation of the members' scores in the window with the highest score"
+            array = spread_of_maximum(scores, maps)
+            yield Product(name="spread_max", array=array, nodata=np.nan, description=what)
         if which == "maps":
             yield from _summary_products(maps)
 
@@ -395,7 +420,8 @@ def export_cogs(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProductError(f"{folder}: cannot make this folder ({error.strerror}); choose another") from error
-    total = {"max": 1, "maps": 6, "windows": scores.sizes["window"]}.get(which, 0)
+    extra = int("spread" in scores)
+    total = {"max": 1 + extra, "maps": 6 + extra, "windows": scores.sizes["window"]}.get(which, 0)
     total = total or period_starts(scores["time"].values).size
     written: list[Path] = []
     kept: list[Path] = []

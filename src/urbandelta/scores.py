@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +27,8 @@ from urbandelta.types import FloatArray, Window
 log = logging.getLogger(__name__)
 
 _KIND = "scores"
+SPREAD = "spread"
+"""Variable of an ensemble's store."""
 _EPOCH = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
@@ -51,7 +54,7 @@ class ScoreWriter:
         """Ids of the blocks that are committed."""
         return self._done
 
-    def add(self, block_id: int, y: slice, x: slice, contribution: FloatArray) -> str:
+    def add(self, block_id: int, y: slice, x: slice, contribution: FloatArray, spread: FloatArray | None = None) -> str:
         """Add a block's contribution to the scores, mark the block done, and commit both at once.
 
         Parameters
@@ -62,6 +65,8 @@ class ScoreWriter:
             Pixels of the grid that the contribution covers.
         contribution : ndarray of float32, shape (window, y, x)
             NaN adds nothing; a pixel to which nothing was added stays NaN.
+        spread : ndarray of float32, same shape, optional
+            Likewise, for a store that was created with a spread.
 
         Returns
         -------
@@ -82,6 +87,8 @@ class ScoreWriter:
             if block_id in done:
                 raise StoreError(f"{self.url}: block {block_id} is finished already; it is not added twice")
             _add(array_of(root, "score"), y, x, contribution)
+            if spread is not None:
+                _add(array_of(root, SPREAD), y, x, spread)
             root.attrs["blocks_done"] = _to_ranges(done | {block_id})
             return {"block": block_id}
 
@@ -117,6 +124,7 @@ def create_scores(
     windows: Sequence[Window],
     chunks: tuple[int, int, int],
     attributes: Mapping[str, Any],
+    spread: bool = False,
     overwrite: bool = False,
 ) -> ScoreWriter:
     """Create a score store without scores.
@@ -131,6 +139,8 @@ def create_scores(
         Windows, rows and columns of a chunk.
     attributes : mapping
         Provenance, as JSON values; `attributes["identity"]` is a mapping that a resumed run must match.
+    spread : bool
+        Give it a second variable, `spread`: how far the members of an ensemble differ.
     overwrite : bool
         Replace a store of urbandelta that is there already.
 
@@ -143,7 +153,7 @@ def create_scores(
 
     def fill(store: Store) -> None:
         group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
-        _create_arrays(group, grid, windows, chunks)
+        _create_arrays(group, grid, windows, chunks, spread=spread)
 
     return ScoreWriter(create_repository(str(url), root, kind=_KIND, overwrite=overwrite, fill=fill))
 
@@ -162,6 +172,43 @@ def resume_scores(url: str, expected_attributes: Mapping[str, Any]) -> ScoreWrit
     return ScoreWriter(repository)
 
 
+def create_or_resume_scores(
+    url: str,
+    *,
+    grid: Grid,
+    windows: Sequence[Window],
+    chunks: tuple[int, int, int],
+    attributes: Mapping[str, Any],
+    spread: bool = False,
+    overwrite: bool = False,
+) -> ScoreWriter:
+    """The store of the same run to go on with, or a new one; parameters as in `create_scores`.
+
+    Raises
+    ------
+    StoreError
+        If another run's scores, or something else, is stored there and `overwrite` is false.
+    """
+    if not overwrite:
+        try:
+            return resume_scores(url, attributes)
+        except StoreError:
+            if _exists(url):
+                raise
+    return create_scores(
+        url, grid=grid, windows=windows, chunks=chunks, attributes=attributes, spread=spread, overwrite=overwrite
+    )
+
+
+def _exists(url: str) -> bool:
+    try:
+        open_scores(url)
+    except StoreError:
+        path = FilePath(url)
+        return "://" not in url and path.exists() and (not path.is_dir() or any(path.iterdir()))
+    return True
+
+
 def open_scores(url: str) -> xr.Dataset:
     """Open scores as a lazy dataset.
 
@@ -169,7 +216,8 @@ def open_scores(url: str) -> xr.Dataset:
     -------
     Dataset
         `score` (window, y, x) float32, NaN where nothing was computed; `window_start`, `window_end`, `time` (the
-        middle), `time_bounds`, `n_obs` along `window`; the provenance and `complete` in its attributes.
+        middle), `time_bounds`, `n_obs` along `window`; the provenance and `complete` in its attributes. Scores of an
+        ensemble also have `spread` (window, y, x), the standard deviation of its members.
 
     Raises
     ------
@@ -186,24 +234,31 @@ def open_scores(url: str) -> xr.Dataset:
     return data
 
 
-def _create_arrays(group: zarr.Group, grid: Grid, windows: Sequence[Window], chunks: tuple[int, int, int]) -> None:
+def _create_arrays(
+    group: zarr.Group, grid: Grid, windows: Sequence[Window], chunks: tuple[int, int, int], *, spread: bool
+) -> None:
     shape = (len(windows), *grid.shape)
-    group.create_array(
-        "score",
-        shape=shape,
-        dtype="float32",
-        chunks=tuple(max(1, min(chunk, size)) for chunk, size in zip(chunks, shape, strict=True)),
-        fill_value=np.nan,
-        compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")],
-        dimension_names=("window", "y", "x"),
-        attributes={
-            "long_name": "urban change score",
-            "units": "1",
-            "valid_range": [0.0, 1.0],
-            "grid_mapping": "spatial_ref",
-            "coordinates": "time window_start window_end n_obs spatial_ref",
-        },
-    )
+
+    def create(name: str, attributes: Mapping[str, Any]) -> None:
+        group.create_array(
+            name,
+            shape=shape,
+            dtype="float32",
+            chunks=tuple(max(1, min(chunk, size)) for chunk, size in zip(chunks, shape, strict=True)),
+            fill_value=np.nan,
+            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")],
+            dimension_names=("window", "y", "x"),
+            attributes={
+                **attributes,
+                "units": "1",
+                "grid_mapping": "spatial_ref",
+                "coordinates": "time window_start window_end n_obs spatial_ref",
+            },
+        )
+
+    create("score", {"long_name": "urban change score", "valid_range": [0.0, 1.0]})
+    if spread:
+        create(SPREAD, {"long_name": "standard deviation of the members' scores"})
     start, end = (nanoseconds([getattr(window, edge) for window in windows]) for edge in ("start", "end"))
     middle = nanoseconds([window.middle for window in windows])
     _write(group, "window_start", start, {**_EPOCH, "long_name": "first step of the window"})
