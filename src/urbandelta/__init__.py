@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from urbandelta.indices import endisi_beta as endisi_beta
     from urbandelta.infer import predict as predict
     from urbandelta.labels import synthetic_label as synthetic_label
+    from urbandelta.losses import tanimoto_loss as tanimoto_loss
     from urbandelta.omnibus import omnibus_changes as omnibus_changes
     from urbandelta.recurrence import frame_mask as frame_mask
     from urbandelta.recurrence import score_windows as score_windows
     from urbandelta.store import create_cube as create_cube
     from urbandelta.store import open_cube as open_cube
     from urbandelta.store import open_scores as open_scores
+    from urbandelta.training import TrainingSettings as TrainingSettings
+    from urbandelta.training import train as train
     from urbandelta.types import Window as Window
     from urbandelta.weights import load_weights as load_weights
     from urbandelta.weights import save_weights as save_weights
@@ -38,6 +41,7 @@ except PackageNotFoundError:  # running from a source tree that was not installe
 
 _HOMES = {
     "ERAS": "eras",
+    "TrainingSettings": "training",
     "UrbandeltaError": "errors",
     "Window": "types",
     "carry_forward": "assemble",
@@ -56,7 +60,9 @@ _HOMES = {
     "save_weights": "weights",
     "score_windows": "recurrence",
     "synthetic_label": "labels",
+    "tanimoto_loss": "losses",
     "time_steps": "assemble",
+    "train": "training",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

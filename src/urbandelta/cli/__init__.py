@@ -15,6 +15,7 @@ import typer
 
 from urbandelta import __version__
 from urbandelta.cli import (
+    degrading,
     demonstrating,
     evaluating,
     importing,
@@ -23,6 +24,7 @@ from urbandelta.cli import (
     predicting,
     reporting,
     simulating,
+    training,
     transferring,
     weighing,
 )
@@ -46,8 +48,10 @@ app.command("info")(inspecting.info)
 app.command("windows")(inspecting.windows)
 app.command("label")(labelling.label)
 app.command("plan")(predicting.plan)
+app.command("train")(training.train_command)
 app.command("predict")(predicting.predict_command)
 app.command("evaluate")(evaluating.evaluate_command)
+app.command("observation-loss")(degrading.observation_loss)
 app.command("ensemble")(transferring.ensemble)
 app.command("export")(reporting.export)
 app.command("report")(reporting.report)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from urbandelta.losses import BORDER, SMOOTHING
-
-LossName: TypeAlias = Literal["tanimoto", "tanimoto+bce"]
-LOSSES: tuple[LossName, ...] = get_args(LossName)
+from urbandelta.training.settings import LossName
 
 
 def inner(images: Tensor) -> Tensor:

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from urbandelta.model import Block, Head, Network, SensorPath
-from urbandelta.network import BLOCKS, Path
+from urbandelta.network import Path
 from urbandelta.training.recurrence import recur
-
-BatchNormMode: TypeAlias = Literal["images", "published"]
-BATCH_NORM_MODES: tuple[BatchNormMode, ...] = get_args(BatchNormMode)
+from urbandelta.training.settings import BatchNormMode
 
 PADDING = -1.0
 MOMENTUM = 0.01
@@ -170,20 +168,3 @@ def logits(
             )
         )
     return _head(network.head, torch.cat(states, dim=1), MOMENTUM if published else momentum)
-
-
-def blocks_of(network: Network) -> list[Block]:
-    """Every convolution block, paths first."""
-    return [
-        block
-        for block in (
-            *(
-                network.path(name).get_submodule(f"block{n}")
-                for name in network.config.paths
-                for n in range(1, BLOCKS[name] + 1)
-            ),
-            network.head.block1,
-            network.head.block2,
-        )
-        if isinstance(block, Block)
-    ]

@@ -1,0 +1,266 @@
+"""`train`: cubes and labels in, weights out. Decides everything first, then hands it to Lightning."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from urbandelta import __version__
+from urbandelta.errors import TrainingError
+from urbandelta.inputs import NewNetwork
+from urbandelta.label_store import open_labels
+from urbandelta.model import Network, network_from
+from urbandelta.network import NetworkConfig
+from urbandelta.network import Path as NetworkPath
+from urbandelta.samples import CubeSet, SampleSource, cube_set
+from urbandelta.split import SplitOptions, TrainingPlan
+from urbandelta.store import Cube, open_cube
+from urbandelta.training.loop import Hardware
+from urbandelta.training.loop import run as run_training
+from urbandelta.training.run_folder import RunFolder, claim
+from urbandelta.training.settings import TrainingSettings
+from urbandelta.training.start import input_scale, new_network, scaled_parameters, warm_network
+from urbandelta.types import FloatArray, Progress
+from urbandelta.weights import Weights, input_contract, load_weights, save_weights
+
+SCALE_BATCHES = 4
+"""Batches from which the scale of the input is taken."""
+_SCALE = "input_scale.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a training ended with; `scores` are those of the saved weights, empty without a validation."""
+
+    out: Path
+    run: Path
+    sha256: str
+    epochs: int
+    batches: int
+    best_epoch: int
+    scores: Mapping[str, float]
+    resumed_at: int | None
+    """Batch that the training went on from, or None."""
+    done_before: bool = False
+    """Whether an earlier call had finished this training, and nothing was computed."""
+
+
+def train(
+    cubes: Sequence[str | Cube],
+    *,
+    out: str | os.PathLike[str],
+    labels: str = "synthetic",
+    validation: Sequence[str | Cube] = (),
+    split: SplitOptions | TrainingPlan | None = None,
+    settings: TrainingSettings | None = None,
+    init: Weights | str | os.PathLike[str] | None = None,
+    run: str | os.PathLike[str] | None = None,
+    restart: bool = False,
+    hardware: Hardware | None = None,
+    checkpoint_every: int = 25,
+    substitutions: Sequence[str] = (),
+    accepted: Sequence[str] = (),
+    description: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train the network on cubes that have labels.
+
+    Called again with the same arguments it goes on where it was stopped, even by `kill -9`, and on a CPU ends with the
+    same weights as if it had not been.
+
+    Parameters
+    ----------
+    cubes : sequence of str or Cube
+        Of one era, with labels (`label_cube`).
+    out : path-like
+        Weights to write (.safetensors): the best by validation so far, replaced whenever a better one is found.
+    labels : str
+        Name of the labels.
+    validation : sequence of str or Cube
+        Cubes to validate on, whole.
+    split : SplitOptions or TrainingPlan, optional
+        How each cube is divided, or the plan of one cube. By default spatial blocks, a fifth of them for validation;
+        all of each cube trains where there are validation cubes.
+    settings : TrainingSettings, optional
+    init : Weights or path-like, optional
+        Weights to go on from.
+    run : path-like, optional
+        Folder of checkpoints and logs; by default `out` with the suffix `.run`.
+    restart : bool
+        Forget what `run` holds.
+    hardware : Hardware, optional
+        Devices, strategy and threads.
+    checkpoint_every : int
+        Batches between checkpoints.
+    substitutions, accepted : sequence of str
+        As `predict` has them.
+    description : mapping, optional
+        Joins the description in the weights file: licence, limits, command.
+    progress : callable, optional
+
+    Raises
+    ------
+    TrainingError
+        If there is nothing to train on, an option is out of range, or `run` holds another training.
+    LabelError
+        If a cube lacks the labels.
+    """
+    hardware = hardware or Hardware()
+    devices = hardware.devices
+    settings = (settings or TrainingSettings()).completed(devices)
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise TrainingError(f"{out}: weights are written as .safetensors; choose that suffix")
+    opened = [open_cube(cube) if isinstance(cube, str) else cube for cube in cubes]
+    held_out = [open_cube(cube) if isinstance(cube, str) else cube for cube in validation]
+    if not opened:
+        raise TrainingError("no cube to train on; name one at least")
+    start = init if init is None or isinstance(init, Weights) else load_weights(init)
+    era = opened[0].era
+    config = NetworkConfig.for_era(era, settings.variant) if start is None else start.config
+    if start is not None and (start.era.name != era.name or config.variant != settings.variant):
+        raise TrainingError(
+            f"{start.name}: {start.config.variant} weights of era {start.era.name}, to train {settings.variant} "
+            f"weights of era {era.name}; choose others, or set the variant"
+        )
+    needs = NewNetwork(era, config)
+    if isinstance(split, TrainingPlan) and len(opened) != 1:
+        raise TrainingError(f"a training plan is for one cube, there are {len(opened)}; give split options")
+    if split is None:
+        split = SplitOptions(seed=settings.seed)
+        if held_out:
+            split = SplitOptions(split="whole", role="train", seed=settings.seed)
+
+    inputs: dict[str, Any] = {"substitutions": substitutions, "accepted": accepted}
+    training_sets = [cube_set(cube, open_labels(cube, labels), split=split, **inputs) for cube in opened]
+    tile = training_sets[0].plan.options.tile
+    whole = SplitOptions(split="whole", role="validation", tile=tile, seed=settings.seed)
+    validation_sets = [cube_set(cube, open_labels(cube, labels), split=whole, **inputs) for cube in held_out]
+    validation_sets += [item for item in training_sets if "validation" in item.plan.roles]
+    identity = {
+        "settings": dataclasses.asdict(settings),
+        "devices": devices,
+        "labels": labels,
+        "train": [_identity(item) for item in training_sets],
+        "validation": [_identity(item) for item in validation_sets],
+        "init": start.sha256 if start else None,
+        "substitutions": list(substitutions),
+        "accepted": list(accepted),
+    }
+    # Processes after the first are started by Lightning, with this in their environment.
+    leads = os.environ.get("LOCAL_RANK", "0") == "0"
+    folder = claim(out.with_suffix(".run") if run is None else Path(run), identity, restart=restart, write=leads)
+    if (done := folder.result) and out.is_file() and load_weights(out).sha256 == done["sha256"]:
+        return TrainingResult(**done, out=out, run=folder.path, resumed_at=None, done_before=True)
+
+    augment = None if settings.augment == "none" else settings.augment
+    common: dict[str, Any] = {"batch_size": settings.batch, "seed": settings.seed}
+    samples = None if settings.batches is None else settings.batches * settings.batch * devices
+    source = SampleSource(
+        training_sets,
+        needs,
+        role="train",
+        samples=samples,
+        augment=augment,
+        balance=settings.balance,
+        max_steps=settings.max_steps,
+        **common,
+    )
+    judge = None
+    if validation_sets:
+        judge = SampleSource(validation_sets, needs, role="validation", samples=settings.validation_samples, **common)
+    scale = {} if settings.input_scale == "none" else _scale(folder, source, config, write=leads)
+    network = new_network(config, seed=settings.seed)
+    if start is not None:
+        network = warm_network(network_from(start.parameters, start.config), scale)
+
+    def save(network: Network, *, epoch: int, scores: Mapping[str, float]) -> None:
+        save_weights(
+            Weights(
+                name=out.stem,
+                era=era,
+                config=config,
+                parameters=scaled_parameters(network, scale),
+                contract=input_contract(era),
+                description={
+                    **(description or {}),
+                    "data": ", ".join(cube.url for cube in opened),
+                    "training": identity | {"train": _short(training_sets), "validation": _short(validation_sets)},
+                    "epoch": epoch,
+                    "validation": dict(scores),
+                    "versions": {
+                        "urbandelta": __version__,
+                        "torch": torch.__version__,
+                        "lightning": lightning.__version__,
+                    },
+                },
+            ),
+            out,
+        )
+
+    outcome = run_training(
+        network,
+        source,
+        judge,
+        settings,
+        scale=scale,
+        folder=folder,
+        save=save,
+        hardware=hardware,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+    )
+    sha256 = load_weights(out).sha256
+    result: dict[str, Any] = {
+        "sha256": sha256,
+        "epochs": outcome.epochs,
+        "batches": outcome.batches,
+        "best_epoch": outcome.best_epoch,
+        "scores": dict(outcome.scores),
+    }
+    if leads:
+        folder.finish(result)
+    return TrainingResult(**result, out=out, run=folder.path, resumed_at=outcome.resumed_at)
+
+
+def _identity(item: CubeSet) -> dict[str, Any]:
+    """What makes a cube's samples what they are."""
+    plan = json.dumps(item.plan.to_json(), sort_keys=True)
+    return {
+        "url": item.cube.url,
+        "snapshot": item.cube.snapshot,
+        "labels_snapshot": getattr(item.labels, "snapshot", ""),
+        "plan": hashlib.sha256(plan.encode()).hexdigest()[:16],
+    }
+
+
+def _short(sets: Sequence[CubeSet]) -> list[dict[str, Any]]:
+    """Cubes and splits for the description."""
+    return [
+        _identity(item) | {"split": item.plan.options.split, "counts": item.plan.counts.get(item.plan.roles[0])}
+        for item in sets
+    ]
+
+
+def _scale(
+    folder: RunFolder, source: SampleSource, config: NetworkConfig, *, write: bool
+) -> dict[NetworkPath, FloatArray]:
+    """Scale of the input: from the first batches, or what an earlier start of the run took from them."""
+    stored = folder.read(_SCALE)
+    if stored is None:
+        scale = input_scale(islice(source.epoch(0), SCALE_BATCHES), config)
+        if write:
+            folder.write(_SCALE, {name: factor.tolist() for name, factor in scale.items()})
+        return scale
+    return {name: np.array(stored[name], np.float32) for name in config.paths}
