@@ -75,6 +75,10 @@ class Era:
     label: LabelRule
     sar_filters: int
     optical_filters: int
+    transfer_increment: tuple[int, int]
+    """Steps from one of a transfer's windows to the next, at least and at most."""
+    transfer_first: tuple[int, int] = (0, 20)
+    """First step of a transfer's first window, at least and at most."""
     head_filters: int = 8
 
     def stream(self, name: str) -> Stream:
@@ -202,6 +206,7 @@ ERAS: Mapping[str, Era] = MappingProxyType(
             label=LabelRule(looks=4, significance=0.001, polarisations=2, gain=10.0),
             sar_filters=10,
             optical_filters=26,
+            transfer_increment=(45, 55),
         ),
         "ers12ls5": Era(
             name="ers12ls5",
@@ -219,6 +224,7 @@ ERAS: Mapping[str, Era] = MappingProxyType(
             label=LabelRule(looks=3, significance=0.1, polarisations=1, gain=30.0),
             sar_filters=4,
             optical_filters=20,
+            transfer_increment=(40, 49),
         ),
     }
 )
