@@ -201,7 +201,7 @@ def _bands(image: Array, era: Era | str, mode: str) -> tuple[FloatArray, FloatAr
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != row.optical_bands:
         raise ShapeError(
-            f"mean reflectance {image.shape} is not (y, x, band) with the {row.optical_bands} of {row.name}"
+            f"mean reflectance {image.shape} is not (y, x, band) with the {row.optical_bands} bands of {row.name}"
         )
     blue, green, swir1, swir2 = (np.array(image[..., band], _F32) for band in endisi_bands(row))
     if mode == "reference":
