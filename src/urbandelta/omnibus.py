@@ -97,7 +97,7 @@ def omnibus_changes(
     series : ndarray, shape (time, y, x, polarisation)
         Intensity, linear power, oldest first; one polarisation or two.
     enl : float
-        Equivalent number of looks, at least 1. Below 3 the test flags too often (docs/labels.md).
+        Equivalent number of looks, at least 1. At 1 the test flags up to 1.4 times too often (docs/labels.md).
     significance : float
         Chance of a test to flag where nothing changed, in (0, 1).
     mode : str

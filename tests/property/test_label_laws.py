@@ -67,7 +67,9 @@ def test_a_date_is_inside_outside_or_does_not_count(day, length, margin, hold):
     start = np.datetime64("1970-01-01", "ns")
     window = Window(start, start + np.timedelta64(length, "D"), 9, 0, 8)
     label = date_label(np.array([[day]]), window, margin=margin, hold=hold)[0, 0]
-    inside = 0 <= day <= length
-    assert label == 1 or not (margin * length <= day <= (1 - margin) * length) or not inside
-    assert label != 1 or inside
-    assert inside or label == 0 or (-hold <= day < 0 and day >= 0) or np.isnan(label)
+    if day < 0 or day > length:
+        assert label == 0
+    elif margin * length + 1e-6 < day < (1 - margin) * length - 1e-6:
+        assert label == 1
+    elif day < margin * length - 1e-6 or day > (1 - margin) * length + 1e-6:
+        assert np.isnan(label)
