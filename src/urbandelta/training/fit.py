@@ -180,7 +180,7 @@ def train(
     judge = None
     if validation_sets:
         judge = SampleSource(validation_sets, needs, role="validation", samples=settings.validation_samples, **common)
-    scale = {} if settings.input_scale == "none" else _scale(folder, source, config, write=leads)
+    scale = {} if settings.input_scale == "none" else kept_scale(folder, source, config, write=leads)
     network = new_network(config, seed=settings.seed)
     if start is not None:
         network = warm_network(network_from(start.parameters, start.config), scale)
@@ -253,7 +253,7 @@ def _short(sets: Sequence[CubeSet]) -> list[dict[str, Any]]:
     ]
 
 
-def _scale(
+def kept_scale(
     folder: RunFolder, source: SampleSource, config: NetworkConfig, *, write: bool
 ) -> dict[NetworkPath, FloatArray]:
     """Scale of the input: from the first batches, or what an earlier start of the run took from them."""

@@ -8,9 +8,9 @@ never stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import lightning.pytorch as pl
 import numpy as np
@@ -64,6 +64,10 @@ def tensors(batch: Batch, scale: Mapping[Path, FloatArray]) -> TensorBatch:
         torch.from_numpy(batch.valid),
         torch.from_numpy(batch.truth),
     )
+
+
+Convert: TypeAlias = Callable[[Any, Mapping[Path, FloatArray]], Any]
+"""From a source's batch and the scale of the input to what the module takes."""
 
 
 class TrainingModule(pl.LightningModule):
@@ -151,10 +155,17 @@ class Loader:
     """Batches of a role for Lightning, one read ahead by a thread while the network computes."""
 
     def __init__(
-        self, source: Source, scale: Mapping[Path, FloatArray], *, batches: int, trainer: pl.Trainer, training: bool
+        self,
+        source: Source,
+        scale: Mapping[Path, FloatArray],
+        *,
+        batches: int,
+        trainer: pl.Trainer,
+        training: bool,
+        convert: Convert = tensors,
     ) -> None:
         self.source, self.scale, self.count = source, scale, batches
-        self.trainer, self.training = trainer, training
+        self.trainer, self.training, self.convert = trainer, training, convert
 
     def __len__(self) -> int:
         return self.count
@@ -166,7 +177,7 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `state_dict`."""
 
-    def __iter__(self) -> Iterator[TensorBatch]:
+    def __iter__(self) -> Iterator[Any]:
         # The body runs at the first `next`, when Lightning has restored the counters.
         number, skip = divmod(self.trainer.global_step, self.count) if self.training else (0, 0)
         batches = self.source.epoch(number, rank=self.trainer.global_rank, world=self.trainer.world_size, skip=skip)
@@ -177,4 +188,4 @@ class Loader:
                 batch = pending.result()
                 if n + 1 < left:
                     pending = ahead.submit(next, batches)
-                yield tensors(batch, self.scale)
+                yield self.convert(batch, self.scale)

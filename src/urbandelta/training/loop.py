@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -19,10 +19,16 @@ from urbandelta.model import Network
 from urbandelta.network import Path
 from urbandelta.runs import usable_cores
 from urbandelta.training.callbacks import AtomicCheckpoints, KeepBest, KeepCheckpoint, Report, Saver
-from urbandelta.training.lightning import CLIP_NORM, Loader, Source, TrainingModule
+from urbandelta.training.lightning import CLIP_NORM, Convert, Loader, Source, TrainingModule, tensors
 from urbandelta.training.run_folder import RunFolder
 from urbandelta.training.settings import TrainingSettings
 from urbandelta.types import FloatArray, Progress
+
+
+class ModuleFactory(Protocol):
+    """Makes what Lightning trains; `TrainingModule` is one."""
+
+    def __call__(self, network: Network, settings: TrainingSettings, *, total: int) -> TrainingModule: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,8 @@ def run(
     hardware: Hardware,
     checkpoint_every: int,
     progress: Progress | None,
+    module: ModuleFactory = TrainingModule,
+    convert: Convert = tensors,
 ) -> Outcome:
     """Train, from the folder's checkpoint if it has one.
 
@@ -96,6 +104,8 @@ def run(
         Completed.
     save : callable
         Called with the network whenever it is the best so far.
+    module, convert : callable
+        What Lightning trains, and what makes its input of a batch.
     """
     batches = common_batches(training, hardware.devices, "training")
     total = settings.epochs * batches
@@ -120,18 +130,16 @@ def run(
             use_distributed_sampler=False,
             default_root_dir=folder.path,
         )
-        loader = Loader(training, scale, batches=batches, trainer=trainer, training=True)
+        loader = Loader(training, scale, batches=batches, trainer=trainer, training=True, convert=convert)
         judge = None
         if validation is not None:
             count = common_batches(validation, hardware.devices, "validation")
-            judge = Loader(validation, scale, batches=count, trainer=trainer, training=False)
+            judge = Loader(validation, scale, batches=count, trainer=trainer, training=False, convert=convert)
         checkpoint = folder.checkpoint if folder.checkpoint.is_file() else None
         resumed_at = int(torch.load(checkpoint, weights_only=True)["global_step"]) if checkpoint else None
         network.train()
         try:
-            trainer.fit(
-                TrainingModule(network, settings, total=total), loader, judge, ckpt_path=checkpoint, weights_only=True
-            )
+            trainer.fit(module(network, settings, total=total), loader, judge, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as stop:
             # So Lightning ends after Ctrl-C; what to do about it is the caller's affair.
             if trainer.interrupted:
@@ -162,6 +170,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
+            # Lightning 2.6 on torch 2.10 and later, about a name that torch has deprecated.
+            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -3,8 +3,8 @@
 Autograd over the stacked windows keeps all of them in memory: the published recipe asks for eight GPUs with 320 GB.
 But a pixel's maximum comes from one window, so the loss reaches the network through that window alone. A first pass
 without gradients finds the maximum and which window gave it; the loss is differentiated with respect to the maximum;
-then each window that gave any pixel is scored again, with gradients, and handed its share. The sum is the same gradient,
-and memory is that of one window.
+then each window that gave any pixel is scored again, with gradients, and handed its share. The sum is the same, and
+memory is that of one window.
 
 References
 ----------

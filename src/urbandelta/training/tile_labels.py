@@ -1,4 +1,4 @@
-"""Labels of a transfer: for each pixel whether anything changed within some years, the tiles that hold any, their folds.
+"""Labels of a transfer: whether anything changed in each pixel within some years; the tiles that hold any; their folds.
 
 Folds are blocks of neighbouring tiles, since tiles side by side show the same ground: a tile next to one that a network
 was trained on is no test of it. A tile nearer than a buffer to the tiles that a fold is judged by does not train it.
