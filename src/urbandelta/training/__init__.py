@@ -13,10 +13,29 @@ if TYPE_CHECKING:
     from urbandelta.training.fit import train as train
     from urbandelta.training.loop import Hardware as Hardware
     from urbandelta.training.settings import TrainingSettings as TrainingSettings
+    from urbandelta.training.transfer import TransferResult as TransferResult
+    from urbandelta.training.transfer import transfer as transfer
+    from urbandelta.training.transfer_module import TransferSettings as TransferSettings
 
-_HOMES = {"Hardware": "loop", "TrainingResult": "fit", "TrainingSettings": "settings", "train": "fit"}
+_HOMES = {
+    "Hardware": "loop",
+    "TrainingResult": "fit",
+    "TrainingSettings": "settings",
+    "TransferResult": "transfer",
+    "TransferSettings": "transfer_module",
+    "train": "fit",
+    "transfer": "transfer",
+}
 
-__all__ = ["Hardware", "TrainingResult", "TrainingSettings", "train"]
+__all__ = [
+    "Hardware",
+    "TrainingResult",
+    "TrainingSettings",
+    "TransferResult",
+    "TransferSettings",
+    "train",
+    "transfer",
+]
 
 
 def require_extra() -> None:

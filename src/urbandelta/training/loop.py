@@ -28,7 +28,8 @@ from urbandelta.types import FloatArray, Progress
 class ModuleFactory(Protocol):
     """Makes what Lightning trains; `TrainingModule` is one."""
 
-    def __call__(self, network: Network, settings: TrainingSettings, *, total: int) -> TrainingModule: ...
+    def __call__(self, network: Network, settings: TrainingSettings, *, total: int) -> TrainingModule:
+        """The module for a training of `total` batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
