@@ -141,7 +141,8 @@ class TrainingModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Lightning's hook."""
         for name, value in self.figures.compute().items():
-            self.log(f"validation/{name}", value)
+            # The figures are those of all devices already; their mean is the same, and Lightning asks for it.
+            self.log(f"validation/{name}", value, sync_dist=True)
         total = sum(count for _, count in self._losses)
         loss = torch.stack([loss * count for loss, count in self._losses]).sum() / total
         self.log("validation/loss", loss, sync_dist=True)

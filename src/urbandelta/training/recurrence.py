@@ -44,7 +44,9 @@ class _Recurrence(torch.autograd.Function):
         F = kernel.shape[1]
         # Under autocast the convolutions run in its type; the states, sums over many steps, stay as the gates are.
         reduced = torch.get_autocast_dtype(gates.device.type) if torch.is_autocast_enabled(gates.device.type) else None
-        states = gates.new_zeros(2, T + 1, B, F, H, W)
+        # Without gradients two slots are enough, by turns.
+        slots = T + 1 if any(ctx.needs_input_grad) else 2
+        states = gates.new_zeros(2, slots, B, F, H, W)
         masks = None
         if dropout:
             masks = torch.empty(T, B, GATES * F, H, W, dtype=torch.bool, device=gates.device)
@@ -55,12 +57,12 @@ class _Recurrence(torch.autograd.Function):
             used = kernel if reduced is None else kernel.to(reduced)
             every = valid.all(dim=0).tolist()
             for t in range(T):
-                h, c = states[:, t]
+                h, c = states[:, t % slots]
                 z = gates[index[:, t]]
                 seen = _dropped(h, None if masks is None else masks[t], scale)
                 z += _convolve(seen.to(used.dtype), used, groups)
                 i, f, g, o = _activate(z)
-                new_h, new_c = states[:, t + 1]
+                new_h, new_c = states[:, (t + 1) % slots]
                 torch.mul(f, c, out=new_c)
                 new_c.addcmul_(i, g)
                 torch.tanh(new_c, out=new_h)
@@ -70,7 +72,7 @@ class _Recurrence(torch.autograd.Function):
                     new_h[skip], new_c[skip] = h[skip], c[skip]
         ctx.save_for_backward(gates, used, index, valid, states, *(() if masks is None else (masks,)))
         ctx.groups, ctx.scale, ctx.kernel_dtype = groups, scale, kernel.dtype
-        last: Tensor = states[0, T].clone()
+        last: Tensor = states[0, T % slots].clone()
         return last
 
     @staticmethod
