@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from urbandelta.store import open_cube as open_cube
     from urbandelta.store import open_scores as open_scores
     from urbandelta.training import TrainingSettings as TrainingSettings
+    from urbandelta.training import TransferSettings as TransferSettings
     from urbandelta.training import train as train
+    from urbandelta.training import transfer as transfer
     from urbandelta.types import Window as Window
     from urbandelta.weights import load_weights as load_weights
     from urbandelta.weights import save_weights as save_weights
@@ -42,6 +44,7 @@ except PackageNotFoundError:  # running from a source tree that was not installe
 _HOMES = {
     "ERAS": "eras",
     "TrainingSettings": "training",
+    "TransferSettings": "training",
     "UrbandeltaError": "errors",
     "Window": "types",
     "carry_forward": "assemble",
@@ -63,6 +66,7 @@ _HOMES = {
     "tanimoto_loss": "losses",
     "time_steps": "assemble",
     "train": "training",
+    "transfer": "training",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

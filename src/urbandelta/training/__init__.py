@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from urbandelta.training.fit import train as train
     from urbandelta.training.loop import Hardware as Hardware
     from urbandelta.training.settings import TrainingSettings as TrainingSettings
-    from urbandelta.training.transfer import TransferResult as TransferResult
-    from urbandelta.training.transfer import transfer as transfer
+    from urbandelta.training.transfer_fit import TransferResult as TransferResult
+    from urbandelta.training.transfer_fit import transfer as transfer
     from urbandelta.training.transfer_module import TransferSettings as TransferSettings
 
 _HOMES = {
     "Hardware": "loop",
     "TrainingResult": "fit",
     "TrainingSettings": "settings",
-    "TransferResult": "transfer",
+    "TransferResult": "transfer_fit",
     "TransferSettings": "transfer_module",
     "train": "fit",
-    "transfer": "transfer",
+    "transfer": "transfer_fit",
 }
 
 __all__ = [

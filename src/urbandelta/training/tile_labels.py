@@ -10,11 +10,12 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from urbandelta.aoi import Aoi
 from urbandelta.assemble import Moment
@@ -32,6 +33,7 @@ from urbandelta.windows import find_windows
 KNOWN_SHARE = 0.5
 """A tile of the lattice must be known this far; footprints that were asked for need one known pixel."""
 BLOCK_TILES = 4
+_DRAWS = 16
 
 
 @dataclass(frozen=True)
@@ -202,42 +204,70 @@ def _counted(truth: FloatArray, y: int, x: int, tile: int) -> LabelTile:
     return LabelTile(y, x, int((inner == 1).sum()), int((~np.isnan(inner)).sum()))
 
 
-def deal_folds(tiles: Sequence[Sequence[LabelTile]], folds: int, *, tile: int, seed: int) -> list[list[int]]:
+def deal_folds(
+    tiles: Sequence[Sequence[LabelTile]], folds: int, *, tile: int, buffer_px: int, seed: int
+) -> list[list[int]]:
     """Give each tile of each cube a fold, whole blocks at a time, so that folds hold about as many changed tiles.
 
-    Blocks have up to 4 tiles a side, fewer where that would leave less than two for each fold.
+    Blocks have up to 4 tiles a side. Where buffers would then leave some fold with less than half of what it could
+    train on, as on a small area, other draws, smaller blocks and strips are tried, and the best is taken.
 
     Raises
     ------
     TrainingError
-        If there are fewer blocks of tiles than folds.
+        If no way to deal them leaves every fold with tiles to validate on and change to learn from.
     """
     if folds < 2:
         raise TrainingError(f"{folds} folds: cross-validation needs at least 2")
-    blocks: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
-    for side in range(BLOCK_TILES, 0, -1):
-        blocks = {}
-        for number, members in enumerate(tiles):
-            for position, item in enumerate(members):
-                key = (number, item.y // (side * tile), item.x // (side * tile))
-                blocks.setdefault(key, []).append((number, position))
-        changed = sum(any(tiles[n][p].changed for n, p in members) for members in blocks.values())
-        if len(blocks) >= 2 * folds and changed >= folds:
+    flat = [(number, item) for number, members in enumerate(tiles) for item in members]
+    place = np.array([(number, item.y, item.x) for number, item in flat])
+    changed = np.array([item.changed > 0 for _, item in flat])
+    near = np.abs(place[:, None, 1:] - place[None, :, 1:]).max(axis=2) - tile < buffer_px
+    near &= place[:, None, 0] == place[None, :, 0]
+    best, most = np.zeros(len(flat), np.int64), 0
+    for dealt in _deals(place, changed, folds, tile=tile, seed=seed):
+        kept = len(flat)
+        for fold in range(folds):
+            held = dealt == fold
+            training = ~held & ~near[:, held].any(axis=1)
+            kept = min(kept, int(training.sum()) if held.any() and changed[training].any() else 0)
+        if kept > most:
+            best, most = dealt, kept
+        if most >= (len(flat) - len(flat) / folds) / 2:
             break
-    if len(blocks) < folds:
-        raise TrainingError(f"{len(blocks)} labelled tiles are too few for {folds} folds; ask for fewer (--folds)")
+    if not most:
+        raise TrainingError(
+            f"{len(flat)} labelled tiles, {int(changed.sum())} of them with change, are too few for {folds} folds that "
+            f"keep {buffer_px} px apart; ask for fewer folds (--folds), or a smaller buffer (--buffer) or tile (--tile)"
+        )
+    each = iter(best.tolist())
+    return [[next(each) for _ in members] for members in tiles]
+
+
+def _deals(
+    place: npt.NDArray[np.int64], changed: BoolArray, folds: int, *, tile: int, seed: int
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Ways to deal tiles to folds, the preferred ones first."""
     rng = np.random.default_rng([seed, folds])
-    order = [list(blocks.values())[n] for n in rng.permutation(len(blocks))]
-    order.sort(key=lambda members: -sum(tiles[n][p].changed > 0 for n, p in members))
-    held = [[0, 0] for _ in range(folds)]
-    dealt = [[0] * len(members) for members in tiles]
-    for members in order:
-        fold = min(range(folds), key=lambda number: held[number])
-        held[fold][0] += sum(tiles[n][p].changed > 0 for n, p in members)
-        held[fold][1] += len(members)
-        for n, p in members:
-            dealt[n][p] = fold
-    return dealt
+    for side in range(BLOCK_TILES, 0, -1):
+        corner = place // np.array([1, side * tile, side * tile])
+        _, block = np.unique(corner, axis=0, return_inverse=True)
+        sizes, with_change = np.bincount(block), np.bincount(block, weights=changed)
+        for _ in range(_DRAWS if len(sizes) >= folds else 0):
+            order = rng.permutation(len(sizes))
+            owner = np.zeros(len(sizes), np.int64)
+            held = np.zeros((folds, 2))
+            for number in order[np.argsort(-with_change[order], kind="stable")]:
+                fold = min(range(folds), key=lambda n: tuple(held[n]))
+                held[fold] += with_change[number], sizes[number]
+                owner[number] = fold
+            yield owner[block]
+    # Strips have the fewest borders that a small area can be cut with.
+    for axes in ((2, 1, 0), (1, 2, 0)):
+        order = np.lexsort(tuple(place[:, axis] for axis in axes))
+        strips = np.empty(len(place), np.int64)
+        strips[order] = np.arange(len(place)) * folds // len(place)
+        yield strips
 
 
 def fold_plan(

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -234,7 +235,7 @@ def transfer(
     _warn_uncovered(job)
     dealt = [[0] * len(part.tiles) for part in read]
     if folds is not None:
-        dealt = deal_folds([part.tiles for part in read], folds, tile=tile, seed=settings.seed)
+        dealt = deal_folds([part.tiles for part in read], folds, tile=tile, buffer_px=buffer_px, seed=settings.seed)
     plans = {number: _plans(job, dealt, number) for number in chosen}
     results = []
     for position, (number, plan) in enumerate(plans.items()):
@@ -452,12 +453,14 @@ def _write_summary(path: Path, folds: int, results: Sequence[FoldResult]) -> Non
             listed = {item["fold"]: item for item in before["networks"] if Path(item["out"]).is_file()}
     listed |= {item.fold: json.loads(json.dumps(dataclasses.asdict(item), default=str)) for item in results}
     networks = [listed[number] for number in sorted(listed)]
-    names = networks[0]["scores"]
-    document = {
-        "folds": folds,
-        "networks": networks,
-        "mean": {name: sum(item["scores"][name] for item in networks) / len(networks) for name in names},
-    }
+    for item in networks:
+        # A fold whose tiles hold no change has no PR-AUC, and JSON has no NaN.
+        item["scores"] = {n: None if v is None or math.isnan(v) else v for n, v in item["scores"].items()}
+    means = {}
+    for name in networks[0]["scores"]:
+        known = [item["scores"][name] for item in networks if item["scores"][name] is not None]
+        means[name] = sum(known) / len(known) if known else None
+    document = {"folds": folds, "networks": networks, "mean": means}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(document, indent=2) + "\n")
+    temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
     temporary.replace(path)
