@@ -119,7 +119,8 @@ def _complete(options: SplitOptions, window_days: float) -> SplitOptions:
         raise ConfigError(f"unknown split {options.split!r}; known are {', '.join(SPLITS)}")
     if (options.role is not None) != (options.split == "whole") or options.role not in (None, *ROLES):
         raise ConfigError(
-            f"split {options.split} with role {options.role}: a whole cube needs one of {', '.join(ROLES)}"
+            f"split {options.split} with role {options.role}: a whole cube needs a role out of {', '.join(ROLES)}, "
+            "and only a whole cube takes one"
         )
     if options.split != "blocks":
         for name in ("block_tiles", "buffer_px", "validation", "test"):

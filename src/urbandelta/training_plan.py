@@ -225,15 +225,16 @@ def _gaps(plan: TrainingPlan, first: Role, second: Role) -> Iterator[npt.NDArray
 
 
 def _time_leaks(plan: TrainingPlan, first: Role, second: Role) -> list[Leak]:
-    reaches = [
-        [reach(window.start, window.end, plan.window_days, plan.options) for window in plan.windows_of(role)]
+    a, b = (
+        np.array(
+            [reach(window.start, window.end, plan.window_days, plan.options) for window in plan.windows_of(role)],
+            "datetime64[ns]",
+        ).reshape(-1, 2)
         for role in (first, second)
-    ]
-    day = np.timedelta64(1, "D")
-    gaps = [max((b[0] - a[1]) / day, (a[0] - b[1]) / day) for a in reaches[0] for b in reaches[1]]
-    least = plan.options.time_buffer_days
-    near = [gap for gap in gaps if gap <= 0 or gap < least]
-    return [Leak("time", (first, second), len(near), min(near))] if near else []
+    )
+    gaps = np.maximum(b[:, 0] - a[:, 1, None], a[:, 0, None] - b[:, 1]) / np.timedelta64(1, "D")
+    near = gaps[(gaps <= 0) | (gaps < plan.options.time_buffer_days)]
+    return [Leak("time", (first, second), near.size, float(near.min()))] if near.size else []
 
 
 def reach(

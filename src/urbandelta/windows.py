@@ -103,8 +103,9 @@ def write_csv(windows: Sequence[Window], file: TextIO) -> None:
     """Window list as the published CSV, without a header: id, first step, last step, number of observations."""
     writer = csv.writer(file, lineterminator="\n")
     for index, window in enumerate(windows):
-        writer.writerow([index, *(_second(moment) for moment in (window.start, window.end)), window.count])
+        writer.writerow([index, *(time_text(moment) for moment in (window.start, window.end)), window.count])
 
 
-def _second(moment: np.datetime64) -> str:
+def time_text(moment: np.datetime64) -> str:
+    """A moment as published window lists have it, to the second."""
     return str(moment.astype("datetime64[s]")).replace("T", " ")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from urbandelta.cli.options import takes_options
 from urbandelta.cli.progress import AsJson, print_json
+from urbandelta.cli.splitting import SplitFlags, plan_windows, print_plan
 from urbandelta.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,18 +97,23 @@ def _describe(cube: Cube) -> dict[str, Any]:
     }
 
 
+@takes_options
 def windows(
     cube: CubeArgument,
+    flags: SplitFlags,
     start: Annotated[str | None, typer.Option(help="First day of the steps [the first acquisition's].")] = None,
     end: Annotated[str | None, typer.Option(help="Day before which the steps end [after the last one].")] = None,
     stride: Annotated[int | None, typer.Option(help="Steps between windows [the era's for inference].")] = None,
     triplets: Annotated[bool, typer.Option("--triplets", help="Only windows with one before and one after.")] = False,
+    training: Annotated[
+        bool, typer.Option("--training", help="Plan a training: tiles and windows with their roles, and what leaks.")
+    ] = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print as the published CSV: id, first step, last step, observations.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the windows of a cube. Reads no pixel."""
+    """List the windows of a cube, or plan a training with them. Reads no pixel."""
     import numpy as np
 
     from urbandelta.plan import cube_steps
@@ -115,7 +122,15 @@ def windows(
 
     if as_csv and as_json:
         raise typer.BadParameter("is another form than --json; choose one", param_hint="--csv")
+    if flags.given and not training:
+        raise typer.BadParameter("is of use with --training only", param_hint=flags.given[0])
+    if training and triplets:
+        raise typer.BadParameter("is implied by --training; leave it out", param_hint="--triplets")
     opened = open_cube(cube)
+    if training:
+        plan = plan_windows(opened, flags, start=day(start, "--start"), end=day(end, "--end"), stride=stride)
+        print_plan(plan, opened, as_csv=as_csv, as_json=as_json)
+        return
     era = opened.era
     steps, first, stop = cube_steps(opened, opened.streams, start=day(start, "--start"), end=day(end, "--end"))
     found = find_windows(
