@@ -156,6 +156,7 @@ def study_loss(
             if judge is None:
                 raise
             runs.append(judge.failure(common, str(error)))
+            report(1, 1, "")
             continue
         dataset = _dataset(scores, cube)
         if judge is None:
