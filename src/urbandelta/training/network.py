@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from urbandelta.model import Block, Head, Network, SensorPath
 from urbandelta.network import Path
-from urbandelta.training.recurrence import recur
+from urbandelta.training.recurrence import input_gates, recur
 from urbandelta.training.settings import BatchNormMode
 
 PADDING = -1.0
@@ -157,7 +157,7 @@ def logits(
         if published:
             frames, count = _counted(frames, index, batch.valid if batch.shown is None else batch.shown)
         encoded = _encode(path, frames, count, TWICE if published else momentum)  # (N, F, H, W)
-        gates = path.lstm.input(encoded[: len(batch.frames[name])])  # (N, 4 F, H, W)
+        gates = input_gates(path.lstm.input, encoded[: len(batch.frames[name])])  # (N, 4 F, H, W)
         states.append(
             recur(
                 gates,
@@ -165,6 +165,7 @@ def logits(
                 index,
                 batch.valid,
                 dropout=dropout if network.training else 0.0,
+                overwrite=True,
             )
         )
     return _head(network.head, torch.cat(states, dim=1), MOMENTUM if published else momentum)

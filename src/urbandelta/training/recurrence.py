@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
@@ -18,6 +18,7 @@ from urbandelta.network import GATES, KERNEL
 
 _PADDING = KERNEL // 2
 _SPAN = [_PADDING, _PADDING]
+_IMAGES = 32
 
 
 def _convolve(h: Tensor, kernel: Tensor, groups: int) -> Tensor:
@@ -37,12 +38,50 @@ def _dropped(h: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     return h if mask is None else h.repeat(1, GATES, 1, 1).mul_(mask).mul_(scale)
 
 
+class _ByImages(torch.autograd.Function):
+    """A convolution of many images, some at a time: at once, both ways take a copy of all of its output."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        out = x.new_empty(len(x), len(kernel), *x.shape[2:])
+        for part, place in zip(torch.split(x, _IMAGES), torch.split(out, _IMAGES), strict=True):
+            place.copy_(functional.conv2d(part, kernel, bias, padding=_PADDING))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, kernel = ctx.saved_tensors
+        d_x, d_kernel, d_bias = torch.empty_like(x), torch.zeros_like(kernel), kernel.new_zeros(len(kernel))
+        parts = [torch.split(images, _IMAGES) for images in (x, upstream[0], d_x)]
+        for part, d_out, place in zip(*parts, strict=True):
+            here, d_kernel_here, d_bias_here = torch.ops.aten.convolution_backward(
+                d_out, part, kernel, [len(kernel)], [1, 1], _SPAN, [1, 1], False, [0, 0], 1, [True, True, True]
+            )
+            place.copy_(here)
+            d_kernel += d_kernel_here
+            d_bias += d_bias_here
+        return d_x, d_kernel, d_bias
+
+
+def input_gates(convolution: nn.Conv2d, images: Tensor) -> Tensor:
+    """Input half of the gates (N, 4 F, H, W) of encoded images (N, F, H, W)."""
+    if torch.is_autocast_enabled(images.device.type):
+        gates: Tensor = convolution(images)
+    else:
+        gates = _ByImages.apply(images, convolution.weight, convolution.bias)  # type: ignore[no-untyped-call]
+    return gates
+
+
 class _Recurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, kernel: Tensor, index: Tensor, valid: Tensor, dropout: float) -> Tensor:
+    def forward(
+        ctx: Any, gates: Tensor, kernel: Tensor, index: Tensor, valid: Tensor, dropout: float, overwrite: bool
+    ) -> Tensor:
         (B, T), (_, _, H, W) = index.shape, gates.shape
         F = kernel.shape[1]
-        # Under autocast the convolutions run in its type; the states, sums over many steps, stay as the gates are.
+        # Under autocast the convolutions run in its type.
         reduced = torch.get_autocast_dtype(gates.device.type) if torch.is_autocast_enabled(gates.device.type) else None
         # Without gradients two slots are enough, by turns.
         slots = T + 1 if any(ctx.needs_input_grad) else 2
@@ -71,18 +110,18 @@ class _Recurrence(torch.autograd.Function):
                     skip = ~valid[:, t]
                     new_h[skip], new_c[skip] = h[skip], c[skip]
         ctx.save_for_backward(gates, used, index, valid, states, *(() if masks is None else (masks,)))
-        ctx.groups, ctx.scale, ctx.kernel_dtype = groups, scale, kernel.dtype
+        ctx.groups, ctx.scale, ctx.kernel_dtype, ctx.overwrite = groups, scale, kernel.dtype, overwrite
         last: Tensor = states[0, T % slots].clone()
         return last
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         gates, kernel, index, valid, states, *rest = ctx.saved_tensors
         masks = rest[0] if rest else None
         T = index.shape[1]
         every = valid.all(dim=0).tolist()
-        d_gates = torch.zeros_like(gates)
+        sums = _RunSums(gates, index) if ctx.overwrite and _one_run_each(index) else _ImageSums(gates)
         d_kernel = torch.zeros_like(kernel, dtype=torch.float32)
         d_h = upstream[0].to(gates.dtype).contiguous()
         d_c = torch.zeros_like(d_h)
@@ -112,7 +151,7 @@ class _Recurrence(torch.autograd.Function):
                 d_c = d_c * f
                 if not every[t]:
                     d_z[skip] = 0
-                d_gates.index_add_(0, index[:, t], d_z)
+                sums.add(index, t, d_z)
                 d_seen, d_here, _ = torch.ops.aten.convolution_backward(
                     d_z.to(kernel.dtype), seen, kernel, None, [1, 1], _SPAN, [1, 1], False, [0, 0], ctx.groups,
                     [True, True, False],
@@ -124,7 +163,61 @@ class _Recurrence(torch.autograd.Function):
                     d_h = (d_seen * mask).unflatten(1, (GATES, -1)).sum(1).to(gates.dtype).mul_(ctx.scale)
                 if not every[t]:
                     d_h[skip], d_c[skip] = kept_h, kept_c
-        return d_gates, d_kernel.to(ctx.kernel_dtype), None, None, None
+        return sums.gradient(), d_kernel.to(ctx.kernel_dtype), None, None, None, None
+
+
+def _one_run_each(index: Tensor) -> bool:
+    """Whether every image is shown by one window only, and there at steps that follow each other."""
+    starts = torch.ones_like(index, dtype=torch.bool)
+    starts[:, 1:] = index[:, 1:] != index[:, :-1]
+    return int(starts.sum()) == len(torch.bincount(index.flatten()).nonzero())
+
+
+class _ImageSums:
+    """Gradient of the gates of every image, beside the gates."""
+
+    def __init__(self, gates: Tensor) -> None:
+        self._sums = torch.zeros_like(gates)
+
+    def add(self, index: Tensor, t: int, d_z: Tensor) -> None:
+        """Add the share of step t (B, 4 F, H, W)."""
+        self._sums.index_add_(0, index[:, t], d_z)
+
+    def gradient(self) -> Tensor:
+        """(N, 4 F, H, W)."""
+        return self._sums
+
+
+class _RunSums:
+    """The same where each image has one run of steps: at its end the gradient takes the place of the gates."""
+
+    def __init__(self, gates: Tensor, index: Tensor) -> None:
+        self._gates = gates
+        self._sums = gates.new_zeros(len(index), *gates.shape[1:])
+        self._shown = torch.zeros(len(gates), dtype=torch.bool, device=gates.device)
+        self._shown[index.flatten()] = True
+
+    def add(self, index: Tensor, t: int, d_z: Tensor) -> None:
+        """Add the share of step t (B, 4 F, H, W); steps come from the last to the first."""
+        self._sums += d_z
+        over = index[:, t] != index[:, t - 1] if t else torch.ones_like(index[:, t], dtype=torch.bool)
+        if over.any():
+            self._gates[index[over, t]] = self._sums[over]
+            self._sums[over] = 0
+
+    def gradient(self) -> Tensor:
+        """(N, 4 F, H, W)."""
+        if not self._shown.all():
+            self._gates[~self._shown] = 0
+        return self._gates
+
+
+def _followed(index: Tensor, valid: Tensor) -> Tensor:
+    """`index` with the image of the step before where a step is not processed; of the first processed one at first."""
+    steps = torch.arange(index.shape[1], device=index.device).expand_as(index)
+    last = torch.where(valid, steps, -1).cummax(dim=1).values
+    first = torch.where(valid, steps, index.shape[1] - 1).min(dim=1, keepdim=True).values
+    return index.gather(1, torch.where(last >= 0, last, first))
 
 
 def _inside(z: Tensor) -> Tensor:
@@ -135,7 +228,9 @@ def _inside(z: Tensor) -> Tensor:
     return slope
 
 
-def recur(gates: Tensor, kernel: Tensor, index: Tensor, valid: Tensor, *, dropout: float = 0.0) -> Tensor:
+def recur(
+    gates: Tensor, kernel: Tensor, index: Tensor, valid: Tensor, *, dropout: float = 0.0, overwrite: bool = False
+) -> Tensor:
     """Last hidden states of a ConvLSTM.
 
     Parameters
@@ -151,10 +246,15 @@ def recur(gates: Tensor, kernel: Tensor, index: Tensor, valid: Tensor, *, dropou
     dropout : float
         Share of h that the recurrent convolution does not see: four masks, one a gate, new at every step and element,
         the rest scaled by 1 / (1 - dropout). From torch's global generator.
+    overwrite : bool
+        Let the way back put the gradient in the place of `gates`, which nothing else may need then, nor a second way
+        back. Saves as much memory as they take.
 
     Returns
     -------
     Tensor, shape (B, F, H, W)
     """
-    last: Tensor = _Recurrence.apply(gates.contiguous(), kernel, index, valid, dropout)  # type: ignore[no-untyped-call]
+    # Under autocast gates come in its type; the states, sums over many steps, are in that of the kernel.
+    gates = gates.to(kernel.dtype).contiguous()
+    last: Tensor = _Recurrence.apply(gates, kernel, _followed(index, valid), valid, dropout, overwrite)  # type: ignore[no-untyped-call]
     return last
