@@ -83,7 +83,7 @@ def plan_training(
     TooFewObservations
         If a role is left without a window.
     """
-    options = _complete(options or SplitOptions(), window_days)
+    options = _complete(options or SplitOptions(), _look(windows, window_days))
     rows, columns = shape[0] // options.tile, shape[1] // options.tile
     if min(rows, columns) < 1:
         raise ConfigError(
@@ -113,7 +113,12 @@ def plan_training(
     )
 
 
-def _complete(options: SplitOptions, window_days: float) -> SplitOptions:
+def _look(windows: Sequence[Window], window_days: float) -> float:
+    """How far labels look beyond their windows, in days: those of triplets compare the windows before and after."""
+    return window_days if any(window.previous or window.following for window in windows) else 0.0
+
+
+def _complete(options: SplitOptions, look_days: float) -> SplitOptions:
     """Options with their defaults; raises `ConfigError` for one that is out of range or does nothing."""
     if options.split not in SPLITS:
         raise ConfigError(f"unknown split {options.split!r}; known are {', '.join(SPLITS)}")
@@ -136,7 +141,7 @@ def _complete(options: SplitOptions, window_days: float) -> SplitOptions:
         validation=VALIDATION if blocks and options.validation is None else options.validation,
         test=0.0 if blocks and options.test is None else options.test,
         window_share=share if options.window_share is None else options.window_share,
-        label_days=window_days if options.label_days is None else options.label_days,
+        label_days=look_days if options.label_days is None else options.label_days,
     )
     for name, low, high in (("tile", 1, math.inf), ("block_tiles", 1, math.inf), ("buffer_px", 0, math.inf)):
         _in_range(options, name, low, high)

@@ -52,7 +52,8 @@ class SplitOptions:
     time_buffer_days : float
         Days more that windows of different roles are kept apart in time.
     label_days : float, optional
-        How far a label looks beyond its window; one window's length by default, as synthetic labels do.
+        How far a label looks beyond its window; by default one window's length for triplets, as synthetic labels are
+        made from, and nothing for others.
     window_share : float, optional
         Share of the windows, drawn at random: all by default, a tenth for the checkerboard.
     seed : int
