@@ -171,6 +171,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
+            # A training without a validation is one that was asked for.
+            warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no")
             # Lightning 2.6 on torch 2.10 and later, about a name that torch has deprecated.
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             yield

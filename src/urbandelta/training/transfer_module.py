@@ -132,6 +132,9 @@ class TransferModule(TrainingModule):
         ]
         for block in self._frozen:
             block.requires_grad_(False)
+
+    def on_train_start(self) -> None:
+        """Lightning's hook; earlier it would wonder at modules in evaluation mode."""
         self.train()
 
     def train(self, mode: bool = True) -> TransferModule:
