@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The CPU build of torch that the tests check the network against; pip finds it on PyPI.
+# The CPU build of torch that the tests train and check the network with; pip finds it on PyPI.
 TORCH := torch==2.13.0
 
 .PHONY: demo test test-fast lint types docs clean
@@ -15,6 +15,7 @@ $(VENV)/core: pyproject.toml
 
 $(VENV)/dev: $(VENV)/core
 	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[train,xccd]"
 	$(BIN)/pip install --quiet --group dev
 	touch $@
 
