@@ -1,0 +1,110 @@
+"""Make the shipped weights: simulate cubes, label them by their dates, train in two passes, calibrate, measure.
+
+Every step is a command of urbandelta or a script beside this one; it is printed before it runs, and one that is done
+already is not done again. `--dry-run` prints only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TRAINING_SEEDS = range(100, 120)
+VALIDATION_SEEDS = range(200, 202)
+TEST_SEEDS = (7, 301, 302, 303)
+CLOUDINESS = (0.5, 0.35, 0.5, 0.6)
+"""By seed modulo 4; so that no one sky is learned."""
+ALL_SATELLITES = 2
+"""Seeds with this remainder modulo 4 lose no radar satellite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One training; `options` are those of `urbandelta train`."""
+
+    name: str
+    options: str
+
+
+PASSES = {
+    "s12": (
+        Pass(
+            name="first",
+            options="--epochs 10 --batches-per-epoch 60 --batch 16 --tile 16 --max-steps 20 --balance 0.5 --seed 1",
+        ),
+        Pass(
+            name="second",
+            options="--epochs 8 --batches-per-epoch 40 --batch 16 --tile 16 --max-steps 64 --balance 0.4 --rate 2e-3 "
+            "--seed 2",
+        ),
+    ),
+    "ers12ls5": (
+        Pass(
+            name="first",
+            options="--epochs 10 --batches-per-epoch 60 --batch 16 --tile 16 --max-steps 20 --balance 0.5 --seed 1",
+        ),
+        Pass(
+            name="second",
+            options="--epochs 8 --batches-per-epoch 40 --batch 16 --tile 16 --max-steps 48 --balance 0.4 --rate 2e-3 "
+            "--seed 2",
+        ),
+    ),
+}
+
+
+def commands(era: str, work: Path, out: Path, *, threads: int) -> Iterator[tuple[list[str], Path]]:
+    """Each step as a command, with what it leaves behind."""
+    run = [sys.executable, "-m", "urbandelta"]
+    cubes = {seed: work / f"{era}_{seed}" for seed in (*TRAINING_SEEDS, *VALIDATION_SEEDS)}
+    for seed, cube in cubes.items():
+        sky = f"--size 96 --months 24 --seed {seed} --cloudiness {CLOUDINESS[seed % 4]}".split()
+        sky += ["--all-satellites"] if seed % 4 == ALL_SATELLITES else []
+        truth = Path(f"{cube}.truth.tif")
+        yield [*run, "simulate", str(cube), "--era", era, "--overwrite", *sky], truth
+        label = [*run, "label", str(cube), "--name", "dates", "--from-dates", str(truth)]
+        yield label, work / f"{era}_{seed}.labelled"
+    validation = [word for seed in VALIDATION_SEEDS for word in ("--validation-cube", str(cubes[seed]))]
+    before: Path | None = None
+    for each in PASSES[era]:
+        weights = work / f"{era}_{each.name}.safetensors"
+        train = [*run, "train", *(str(cubes[seed]) for seed in TRAINING_SEEDS), "--labels", "dates", *validation]
+        train += ["--out", str(weights), "--validation-samples", "192", "--threads", str(threads)]
+        train += each.options.split() + (["--init", str(before)] if before else [])
+        # A training that ended says so in its run folder, where the same command would go on.
+        yield train, weights.with_suffix(".run") / "result.json"
+        before = weights
+    scenes = [str(cubes[seed]) for seed in VALIDATION_SEEDS]
+    yield [sys.executable, str(HERE / "calibrate.py"), str(before), "--out", str(out), "--cubes", *scenes], out
+    seeds = [str(seed) for seed in TEST_SEEDS]
+    yield [sys.executable, str(HERE / "measure.py"), str(out), "--seeds", *seeds], work / f"{era}.measured"
+
+
+def main() -> None:
+    """Run the steps that are not done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--era", choices=sorted(PASSES), required=True)
+    parser.add_argument("--work", type=Path, required=True, help="folder of cubes and trainings")
+    parser.add_argument("--out", type=Path, required=True, help="weights to write (.safetensors)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dry-run", action="store_true")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    for command, result in commands(options.era, options.work, options.out, threads=options.threads):
+        if result.exists():
+            continue
+        print(shlex.join(command), flush=True)
+        if options.dry_run:
+            continue
+        subprocess.run(command, check=True)
+        if not result.exists():
+            result.touch()
+
+
+if __name__ == "__main__":
+    main()
