@@ -18,7 +18,7 @@ import xarray as xr
 
 from urbandelta.area_accuracy import AreaAccuracy, area_accuracy, stratified_sample
 from urbandelta.baselines import BASELINES, BreakMethod, baseline_maps
-from urbandelta.bootstrap import FEW_BLOCKS, block_numbers, block_table, score_edges, score_intervals
+from urbandelta.bootstrap import block_numbers, block_table, score_edges, score_intervals
 from urbandelta.cartography import MapFrame
 from urbandelta.date_accuracy import DateErrors, date_errors
 from urbandelta.errors import ConfigError, ShapeError, TruthError, UrbandeltaError
@@ -420,8 +420,3 @@ def _area(gathered: Sequence[SiteMaps], options: Options) -> tuple[AreaAccuracy 
 
 def _day(moment: np.datetime64) -> str:
     return str(moment)[:10]
-
-
-def few_blocks(result: Result) -> bool:
-    """Whether there are too few blocks for the intervals to mean much."""
-    return result.blocks < FEW_BLOCKS

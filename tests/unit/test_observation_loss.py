@@ -78,3 +78,14 @@ def test_the_study_is_written(study, tmp_path):
 def test_options_out_of_range_are_refused(study, make_weights):
     with pytest.raises(ConfigError, match="seeds"):
         study_loss(study[0], make_weights(), "truth.tif", seeds=0)
+
+
+def test_single_path_weights_need_no_stand_in(study, make_weights, tmp_path):
+    cube, found = study
+    radar = study_loss(
+        cube, make_weights(variant="sar"), found.truth, rules=[parse_rule("direction:ascending")], workers=1, stride=30,
+        bootstrap=0,
+    )  # fmt: skip
+    assert radar.full.substitutions == ()
+    assert radar.full.acquisitions == sum(len(cube.times(name)) for name in ("s1_asc", "s1_dsc"))
+    assert [run.error for run in radar.runs] == ["", ""]
