@@ -44,6 +44,7 @@ def run(capfd) -> Run:
 
 def test_the_contract_s_commands_are_there():
     wanted = {"demo", "simulate", "info", "windows", "plan", "predict", "export", "report"}
+    wanted |= {"label", "train", "transfer", "ensemble", "evaluate", "observation-loss"}
     wanted |= {f"import {kind}" for kind in ("eopatch", "geotiff", "netcdf")}
     wanted |= {f"weights {verb}" for verb in ("list", "show", "import", "verify")}
     assert wanted <= {" ".join(words) for words in COMMANDS}
@@ -130,7 +131,7 @@ def test_json_of_every_command_is_json_and_all_of_stdout(run, make_cube, make_we
     assert predicted["windows"] == len(windows)
     assert [Path(path).is_file() for path in predicted["cogs"]] == [True]
     exported = run("export", scores, "--to", tmp_path / "maps", "--json").document()
-    assert len(exported["written"]) == 5
+    assert len(exported["written"]) == 6
     report = run("report", scores, "--out", tmp_path / "report.html", "--json").document()
     assert Path(report["path"]).is_file()
     shown = run("weights", "show", weights, "--json").document()
