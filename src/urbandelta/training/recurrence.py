@@ -122,7 +122,7 @@ class _Recurrence(torch.autograd.Function):
         T = index.shape[1]
         every = valid.all(dim=0).tolist()
         sums = _RunSums(gates, index) if ctx.overwrite and _one_run_each(index) else _ImageSums(gates)
-        d_kernel = torch.zeros_like(kernel, dtype=torch.float32)
+        d_kernel = torch.zeros_like(kernel, dtype=ctx.kernel_dtype)
         d_h = upstream[0].to(gates.dtype).contiguous()
         d_c = torch.zeros_like(d_h)
         with torch.autocast(gates.device.type, enabled=False):
@@ -163,7 +163,7 @@ class _Recurrence(torch.autograd.Function):
                     d_h = (d_seen * mask).unflatten(1, (GATES, -1)).sum(1).to(gates.dtype).mul_(ctx.scale)
                 if not every[t]:
                     d_h[skip], d_c[skip] = kept_h, kept_c
-        return sums.gradient(), d_kernel.to(ctx.kernel_dtype), None, None, None, None
+        return sums.gradient(), d_kernel, None, None, None, None
 
 
 def _one_run_each(index: Tensor) -> bool:
