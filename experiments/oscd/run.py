@@ -85,10 +85,11 @@ def wanted(folds: Sequence[Fold], settings: Settings) -> dict[Member, list[str]]
     """Members of all folds with the cities that each has to score; folds share members, so none is trained twice."""
     work: dict[Member, list[str]] = {}
     for fold in folds:
-        for group, member in settings.inner(fold):
-            work.setdefault(member, []).extend([*group, *fold.test])
         for member in settings.full(fold):
             work.setdefault(member, []).extend(fold.test)
+    for fold in folds:
+        for group, member in settings.inner(fold):
+            work.setdefault(member, []).extend([*group, *fold.test])
     return {member: sorted(set(cities)) for member, cities in work.items()}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from data import BANDS
 from prepare import Pair
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +18,9 @@ from variant import PyramidConfig
 from urbandelta.training.losses import tanimoto_loss
 from urbandelta.types import FloatArray
 
+RED, NIR = BANDS.index("B04"), BANDS.index("B08")
+VEGETATION_AXIS = np.array([-0.3, -0.5, -0.5, -1.0, -0.7, 0.8, 1.2, 1.2, 1.2, 0.8, 0.0, -0.7, -1.0])
+"""What vegetation does to each standardised band: less red and shortwave infrared, more near infrared."""
 MULTIPLE = 16
 """Rows and columns that a network is given are multiples of this: five scales at most."""
 
@@ -31,7 +35,7 @@ class Recipe:
     repeats: int = 2
     """Steps that the published architecture sees of each date."""
     register: bool = True
-    steps: int = 600
+    steps: int = 800
     batch: int = 8
     crop: int = 64
     rate: float = 3e-3
@@ -56,6 +60,8 @@ class Recipe:
     """Largest misregistration in pixels added to the second date."""
     cloud: float = 0.1
     """Share of crops with a bright soft-edged patch on one date, over which the truth stays as it is."""
+    season: float = 0.4
+    """Share of crops on one date of which vegetation grows or goes, field by field, over which the truth stays."""
     views: int = 8
     """Flips and turns whose scores are averaged."""
 
@@ -116,6 +122,18 @@ class Sampler:
         field = functional.interpolate(coarse, (crop, crop), mode="bicubic", align_corners=True)[0, 0].numpy()
         return np.asarray(np.clip((field - rng.uniform(0.5, 1.5)) * 4, 0, 1) * rng.uniform(1, 5), np.float32)
 
+    def _season(self, optical: FloatArray) -> FloatArray:
+        """Change (band, y, x) along the axis from soil to vegetation of a mosaic of fields, in spreads."""
+        rng, crop = self.rng, self.recipe.crop
+        cells = 1 if rng.random() < 0.3 else int(rng.integers(4, 30))
+        seeds = rng.uniform(0, crop, (cells, 2))
+        y, x = np.mgrid[:crop, :crop]
+        nearest = ((y[..., None] - seeds[:, 0]) ** 2 + (x[..., None] - seeds[:, 1]) ** 2).argmin(-1)
+        amount = (rng.normal(0, 1, cells) * (rng.random(cells) < 0.6))[nearest]
+        greenness = (optical[:, NIR] - optical[:, RED]).max(0)
+        share = 1 / (1 + np.exp(-3 * (greenness - 0.8)))
+        return (VEGETATION_AXIS[:, None, None] * (amount * share)).astype(np.float32)
+
     def batch(self) -> Crops:
         """One batch."""
         rng, recipe = self.rng, self.recipe
@@ -135,6 +153,8 @@ class Sampler:
                 optical[1 - keep], sar[1 - keep], truth[:] = optical[keep], sar[keep], 0
                 optical[1 - keep] += rng.normal(0, 0.1, optical[keep].shape).astype(np.float32)
                 sar[1 - keep] += rng.normal(0, 0.3, sar[keep].shape).astype(np.float32)
+            if rng.random() < recipe.season:
+                optical[int(rng.integers(2))] += self._season(optical)
             optical = self._relit(optical)
             if rng.random() < recipe.cloud:
                 optical[int(rng.integers(2))] += self._cloud()
@@ -189,7 +209,7 @@ def train(
     warm = max(1, recipe.steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser,
-        lambda step: min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / recipe.steps))),
+        lambda step: min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / max(1, recipe.steps)))),
     )
     sampler = Sampler(pairs, recipe, seed=seed)
     network.train()

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from urbandelta.model import Block, ConvLstm, Head
+from urbandelta.model import Block, ConvLstm, Head, hard_sigmoid
+from urbandelta.network import GATES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,11 @@ class Scale(nn.Module):
         assert self.lstm is not None
         gates = self.lstm.input(encoded.flatten(0, 1)).unflatten(0, encoded.shape[:2])  # (B, T, 4 F, H, W)
         both = torch.cat([gates.flip(1), gates])  # (2 B, T, 4 F, H, W)
-        h = c = both.new_zeros(both.shape[0], self.lstm.filters, *both.shape[3:])
-        for t in range(both.shape[1]):
+        # From states of zero the recurrent half of the gates is zero too: the first step needs no convolution.
+        i, _, g, o = both[:, 0].chunk(GATES, dim=1)
+        c = hard_sigmoid(i) * torch.tanh(g)
+        h = hard_sigmoid(o) * torch.tanh(c)
+        for t in range(1, both.shape[1]):
             h, c = self.lstm.step(both[:, t], h, c)
         backward, forward = h.chunk(2)
         return backward, forward
