@@ -165,7 +165,7 @@ def test_checkpoints_are_replaced_whole_and_never_unpickled(tmp_path):
     assert store.load_checkpoint(path)["step"] == 2
     assert [item.name for item in tmp_path.iterdir()] == ["last.ckpt"]
     torch.save({"foreign": Path("code")}, path)
-    with pytest.raises(Exception, match="(?i)weights.only"):
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
         store.load_checkpoint(path)
     with pytest.raises(Exception, match="lambda"):
         store.save_checkpoint({"bad": lambda: None}, path)
