@@ -29,7 +29,11 @@ def main() -> None:
     options = parser.parse_args()
     weights = load_weights(options.weights)
     sites = [
-        Site(name=Path(cube).name, scores=predict(cube, weights).to_dataset(), truth=f"{cube}.truth.tif")
+        Site(
+            name=Path(cube).name,
+            scores=predict(cube, weights).to_dataset(promote_attrs=True),
+            truth=f"{cube}.truth.tif",
+        )
         for cube in options.cubes
     ]
     found = evaluate_sites(sites, options=Options(baselines=False, bootstrap=0)).pooled.methods["scores"]

@@ -29,7 +29,7 @@ def measure(weights: Weights, *, seed: int, size: int, months: int, threshold: f
         for name in scene.era.stream_names:
             cube.append(name, scene.acquisitions(name))
         truth = write_truth(scene, f"{folder}/truth.tif")
-        scores = predict(cube, weights).to_dataset()
+        scores = predict(cube, weights).to_dataset(promote_attrs=True)
         options = Options(threshold=threshold, baselines=False, bootstrap=0)
         found = evaluate(scores, truth, options=options)
     result, maps = found.pooled, found.maps[0].maps

@@ -1,12 +1,17 @@
 """When a pixel changed, from the run of windows that flag it.
 
 A window flags a change that lies inside it. So the change lies inside every window of an unbroken run of flagged
-windows, that is, between the start of the run's last window and the end of its first. The estimate is the middle of
-that span. Of several runs the one with the highest score counts.
+windows: not before the start of the run's last window, not after the end of its first. Of several runs the one with the
+highest score counts.
+
+The two bounds differ. A change right at a window's start is flagged, since what is being built goes on rising inside
+the window; but a window must go on for a while after a change before it can flag it. So the estimate is a weighted mean
+of the start of the last window and of the end of the first, less `SIGHT_SHARE` of the window's length. Share and weight
+were measured on simulated scenes of both eras with the shipped weights (`docs/products.md`).
 
 A run that begins with the first window of the series was cut: windows before it would have flagged the change too, so
 the end of its first window bounds nothing. The same holds for a run that ends with the last window. The estimate then
-rests on the other bound alone, at the distance from it that a flagged change usually keeps.
+rests on the other bound alone.
 """
 
 from __future__ import annotations
@@ -19,9 +24,11 @@ from urbandelta.types import BoolArray, FloatArray
 NO_DATE = -1
 """Nodata of maps of dates, counts and window numbers."""
 
-EDGE_SHARE = 0.15
-"""How near to a window's end, as a share of its length, a change still is when the window first flags it; the margin
-of the labels that the shipped weights were trained with (`labels.date_label`)."""
+SIGHT_SHARE = 0.2
+"""How much of its length a window goes on after a change, at least, when it flags it; median 0.11 for s12, 0.08 to 0.28
+from scene to scene for ers12ls5."""
+START_WEIGHT = 0.7
+"""Weight of the bound by the last window's start: it scatters by two thirds of what the other does."""
 
 _NONE = np.int32(-1)
 
@@ -66,10 +73,10 @@ class StrongestRun:
         days = np.full(self.first.shape, NO_DATE, np.int32)
         first, last = self.first[flagged], self.last[flagged]
         earliest, latest = start_days[last], end_days[first]
+        seen = latest - SIGHT_SHARE * (end_days - start_days)[first]
         at_start, at_end = first == 0, last == len(start_days) - 1
-        estimate = (earliest + latest) / 2
-        margin = EDGE_SHARE * (end_days - start_days)
-        estimate = np.where(at_start & ~at_end, np.minimum(earliest + margin[last], latest), estimate)
-        estimate = np.where(at_end & ~at_start, np.maximum(latest - margin[first], earliest), estimate)
+        estimate = START_WEIGHT * earliest + (1 - START_WEIGHT) * seen
+        estimate = np.where(at_start & ~at_end, earliest, estimate)
+        estimate = np.clip(np.where(at_end & ~at_start, seen, estimate), np.minimum(earliest, latest), latest)
         days[flagged] = np.floor(estimate).astype(np.int32)
         return days

@@ -154,5 +154,5 @@ class _MemorySink:
                 "n_obs": ("window", np.array([window.count for window in self._windows], np.int32)),
             },
             name="score",
-            attrs=attributes,
+            attrs={**attributes, "grid": self._grid.to_json()},
         )

@@ -29,7 +29,7 @@ GAP_DAYS = 40
 LIMITS = (
     "A score is the network's answer for one window of time, not a probability. It is credited to the window's middle; "
     "the change itself may lie anywhere within the window, so a date is uncertain by up to half a window's length.",
-    "The date of a pixel is the middle of the time that all windows have in common which flag it one after the other. "
+    "The date of a pixel is taken from the time that all windows have in common which flag it one after the other. "
     "A change close to the first or the last window is dated less well, or missed.",
     "Satellites see surfaces, not purposes. Bare soil, harvests, floods, parked vehicles and scaffolding can look like "
     "building, and change under a roof or below the pixel size is not seen.",

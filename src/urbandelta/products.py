@@ -351,7 +351,7 @@ def products_of(scores: xr.Dataset, *, which: Which, threshold: float = 0.5) -> 
 def _summary_products(maps: ScoreMaps) -> Iterator[Product]:
     limit = {"threshold": f"{maps.threshold:g}"}
     days = {**limit, "units": "days since 1970-01-01", "estimator": "middle of the window"}
-    run_days = {**days, "estimator": "middle of what the windows of the strongest flagged run have in common"}
+    run_days = {**days, "estimator": "from what the windows of the strongest flagged run have in common"}
     rows: tuple[tuple[str, Array, str, dict[str, str]], ...] = (
         ("window_of_max", maps.window_of_maximum, "index of the window with the highest score", {}),
         ("count", maps.count, "number of windows at or above the threshold", limit),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from urbandelta.dating import EDGE_SHARE, NO_DATE, StrongestRun
+from urbandelta.dating import NO_DATE, SIGHT_SHARE, START_WEIGHT, StrongestRun
 
 LENGTH = 180.0
 
@@ -26,31 +26,40 @@ def one_pixel(series, starts):
     return int(dates(np.asarray(series, np.float32)[:, None, None], starts)[0, 0])
 
 
-@given(
-    change=st.floats(200, 800),
-    step=st.floats(3, 25),
-    margin=st.floats(0, 0.3),
-)
-def test_an_ideal_detector_is_dated_to_within_a_step(change, step, margin):
+def flags(change, starts):
+    """An ideal detector: what a window holds is flagged, if the window goes on for long enough behind it."""
+    return (starts <= change) & (change <= starts + (1 - SIGHT_SHARE) * LENGTH)
+
+
+@given(change=st.floats(200, 800), step=st.floats(3, 25))
+def test_an_ideal_detector_is_dated_to_within_a_step(change, step):
     starts = np.arange(0, 1000, step)
-    flagged = (starts + margin * LENGTH <= change) & (change <= starts + (1 - margin) * LENGTH)
-    assert abs(one_pixel(flagged, starts) - change) <= step / 2 + 1
+    assert abs(one_pixel(flags(change, starts), starts) - change) <= step + 1
 
 
-@pytest.mark.parametrize("cut", ["first", "last"])
-def test_a_run_that_the_series_cuts_is_dated_by_its_other_end(cut):
+@given(change=st.floats(0, 500), margin=st.floats(0, 0.45))
+def test_a_date_lies_within_all_windows_of_its_run(change, margin):
     starts = np.arange(0, 400, 10.0)
-    change = 70.0 if cut == "first" else 510.0
-    flagged = (starts + EDGE_SHARE * LENGTH <= change) & (change <= starts + (1 - EDGE_SHARE) * LENGTH)
-    assert flagged[0 if cut == "first" else -1]
+    flagged = (starts + margin * LENGTH <= change) & (change <= starts + (1 - margin) * LENGTH)
+    found = one_pixel(flagged, starts)
+    if flagged.any():
+        assert starts[flagged].max() - 1 <= found <= starts[flagged].min() + LENGTH
+
+
+@pytest.mark.parametrize("change", [70.0, 510.0])
+def test_a_run_that_the_series_cuts_is_dated_by_its_other_end(change):
+    starts = np.arange(0, 400, 10.0)
+    flagged = flags(change, starts)
+    assert flagged[0 if change < 200 else -1]
     assert abs(one_pixel(flagged, starts) - change) <= 11
 
 
 def test_the_run_with_the_highest_score_counts_and_no_run_has_no_date():
     starts = np.arange(0, 700, 70.0)
     series = [0, 0.6, 0.6, 0, 0, 0.9, 0.6, 0, 0, 0]
-    # Windows 5 and 6 have days 420 to 530 in common.
-    assert one_pixel(series, starts) == 475
+    # Windows 5 and 6 begin on days 350 and 420 and end on days 530 and 600.
+    seen = 530 - SIGHT_SHARE * LENGTH
+    assert one_pixel(series, starts) == int(START_WEIGHT * 420 + (1 - START_WEIGHT) * seen)
     assert one_pixel(np.zeros(10), starts) == NO_DATE
 
 
