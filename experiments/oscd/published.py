@@ -46,7 +46,7 @@ class Published(nn.Module):
         Without SAR both radar streams are constant: its median everywhere, since that is what zero stands for.
         """
         del has_sar
-        reflectance = (self.middle + self.spread * optical[:, :, : len(MIDDLE)]).clamp_min(0)
+        reflectance = (self.middle + self.spread * optical).clamp_min(0)
         vv = 10 ** ((VV_DB + VV_SPREAD_DB * sar) / 10)
         radar = torch.cat([vv, VH_BELOW_VV * vv] * 2, dim=2)  # (B, 2, 4, H, W): both tracks show the same
         states = []

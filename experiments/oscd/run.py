@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 DEFAULT_FOLDS = ("bercy,paris", "beihai,bordeaux", "mumbai,nantes", "pisa,rennes")
 """Bercy and Paris are one city a few kilometres apart, hence never on both sides."""
 PRIOR_THRESHOLD = 0.5
+"""Of anchored scores (see `members.anchored`): fixed before any test city is looked at."""
 
 Baselines: TypeAlias = Mapping[str, Mapping[str, Tally]]
 """Pixels of every baseline by city."""

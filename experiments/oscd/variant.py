@@ -4,8 +4,8 @@ The published network looks at 3x3 blocks of full-resolution pixels, and its hea
 dates of a city change in objects of many pixels and in either direction, so this variant
 
 - encodes a frame at several scales, each with half the pixels' resolution of the one before,
-- runs the ConvLSTM of a scale forwards and backwards through time with the same weights, and hands the head the last
-  state forwards and its distance from the last state backwards,
+- runs the ConvLSTM of a scale forwards and backwards through time with the same weights, and hands the head what is
+  alike in both last states (their sum) and what is not (their distance): the scores do not depend on the time's arrow,
 - joins the scales from coarse to fine ahead of the published head.
 
 Everything is built from the package's blocks. Shapes stand at the ends of lines, as in `urbandelta.model`.
@@ -28,7 +28,7 @@ from urbandelta.network import GATES
 class PyramidConfig:
     """Sizes of one `pyramid` network."""
 
-    optical_bands: int = 16
+    optical_bands: int = 13
     sar_bands: int = 1
     optical_filters: tuple[int, ...] = (8, 24, 32, 48)
     """Filters of each scale of the optical path, from full resolution down."""
@@ -37,8 +37,6 @@ class PyramidConfig:
     recurrent_from: int = 2
     """First scale with a ConvLSTM; finer ones hand on the frames' sum and distance."""
     head_filters: int = 8
-    symmetric: bool = False
-    """Whether the scores are the same with time reversed."""
     dropout: float = 0.1
 
     @property
@@ -59,20 +57,18 @@ class PyramidConfig:
 class Scale(nn.Module):
     """One scale of one path: two blocks a frame, then both directions through time."""
 
-    def __init__(self, inputs: int, filters: int, *, recurrent: bool, symmetric: bool) -> None:
+    def __init__(self, inputs: int, filters: int, *, recurrent: bool) -> None:
         super().__init__()
         self.block1 = Block(inputs, filters)
         self.block2 = Block(filters, filters)
         self.lstm = ConvLstm(filters) if recurrent else None
-        self.symmetric = symmetric
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (B, T, C, H, W) -> features (B, T, F, H, W) and merged states (B, 2 F, H, W)."""
         B, T = frames.shape[:2]
         encoded = self.block2(self.block1(frames.flatten(0, 1))).unflatten(0, (B, T))  # (B, T, F, H, W)
         first, last = (encoded[:, 0], encoded[:, -1]) if self.lstm is None else self._states(encoded)
-        alike = first + last if self.symmetric else last
-        return encoded, torch.cat([alike, (first - last).abs()], dim=1)
+        return encoded, torch.cat([first + last, (first - last).abs()], dim=1)
 
     def _states(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Last hidden states of the pass backwards and of the pass forwards."""
@@ -92,12 +88,11 @@ class Scale(nn.Module):
 class PyramidPath(nn.Module):
     """One kind of sensor at all scales."""
 
-    def __init__(self, bands: int, filters: tuple[int, ...], *, recurrent_from: int, symmetric: bool) -> None:
+    def __init__(self, bands: int, filters: tuple[int, ...], *, recurrent_from: int) -> None:
         super().__init__()
         inputs = (bands, *filters)
         self.scales = nn.ModuleList(
-            Scale(inputs[n], filters[n], recurrent=n >= recurrent_from, symmetric=symmetric)
-            for n in range(len(filters))
+            Scale(inputs[n], filters[n], recurrent=n >= recurrent_from) for n in range(len(filters))
         )
 
     def forward(self, frames: Tensor) -> list[Tensor]:
@@ -123,11 +118,10 @@ class Pyramid(nn.Module):
     def __init__(self, config: PyramidConfig) -> None:
         super().__init__()
         self.config = config
-        shared = {"recurrent_from": config.recurrent_from, "symmetric": config.symmetric}
-        self.optical = PyramidPath(config.optical_bands, config.optical_filters, **shared)
+        self.optical = PyramidPath(config.optical_bands, config.optical_filters, recurrent_from=config.recurrent_from)
         merged = [2 * filters for filters in config.optical_filters]
         if config.sar_filters:
-            self.sar = PyramidPath(config.sar_bands, config.sar_filters, **shared)
+            self.sar = PyramidPath(config.sar_bands, config.sar_filters, recurrent_from=config.recurrent_from)
             merged = [size + 2 * filters for size, filters in zip(merged, config.sar_filters, strict=True)]
         self.dropout = nn.Dropout2d(config.dropout)
         filters = config.optical_filters
