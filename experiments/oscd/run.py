@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from baselines import baselines
 from data import OscdError, city_names, load_city
-from members import Member, Work, ensure_all, load_member, mean_scores, say
+from members import Member, Work, anchored, ensemble_scores, ensure_all, load_member, say
 from prepare import prepare
 from train import Recipe, scores
 
@@ -94,8 +94,8 @@ def wanted(folds: Sequence[Fold], settings: Settings) -> dict[Member, list[str]]
     return {member: sorted(set(cities)) for member, cities in work.items()}
 
 
-def measures(pixels: Tally, threshold: float) -> dict[str, float]:
-    """Figures of one map or of several pooled; NaN for those at a threshold that is NaN."""
+def measures(pixels: Tally, threshold: float, nested: float | None = None) -> dict[str, float]:
+    """Figures of one map or of several pooled; NaN for those at a threshold that is NaN or None."""
     nothing = Counts(0, 0, 0, 0)
     at = nothing if np.isnan(threshold) else counts_at(pixels, threshold)
     prior = counts_at(pixels, PRIOR_THRESHOLD)
@@ -107,6 +107,7 @@ def measures(pixels: Tally, threshold: float) -> dict[str, float]:
         "precision": at.precision,
         "recall": at.recall,
         "f1_at_0.5": prior.f1,
+        "f1_nested": counts_at(pixels, nested).f1 if nested is not None else float("nan"),
         "f1_best": best,
         "threshold_best": where,
         "pr_auc": average_precision(pixels),
@@ -127,17 +128,19 @@ def baseline_tallies(work: Work, cities: Sequence[str]) -> dict[str, dict[str, T
 def measure_fold(
     work: Work, fold: Fold, settings: Settings, others: Mapping[str, Mapping[str, Tally]]
 ) -> dict[str, Any]:
-    """Calibrate on the training cities, measure on the test cities."""
+    """Measure on the test cities at 0.5, and at a threshold calibrated on the training cities by inner members."""
     truths = {name: load_city(work.data, name, cache=work.cache).truth.ravel() for name in (*fold.train, *fold.test)}
     inner = settings.inner(fold)
-    threshold = PRIOR_THRESHOLD
+    nested = None
     if inner:
         held_out = [
-            tally(mean_scores(work, [member], city).ravel(), truths[city]) for group, member in inner for city in group
+            tally(ensemble_scores(work, [member], city).ravel(), truths[city])
+            for group, member in inner
+            for city in group
         ]
-        threshold = best_f1(merge(held_out))[0]
+        nested = best_f1(merge(held_out))[0]
     members = settings.full(fold) + [member for _, member in inner]
-    maps = {city: tally(mean_scores(work, members, city).ravel(), truths[city]) for city in fold.test}
+    maps = {city: tally(ensemble_scores(work, members, city).ravel(), truths[city]) for city in fold.test}
     rows = {}
     for name, by_city in others.items():
         here = [by_city[city] for city in fold.test if city in by_city]
@@ -148,26 +151,49 @@ def measure_fold(
     return {
         "test": fold.test,
         "train": fold.train,
-        "threshold": threshold,
-        "cities": {city: measures(pixels, threshold) for city, pixels in maps.items()},
-        "pooled": measures(merge(list(maps.values())), threshold),
         "baselines": rows,
         "members": [member.name for member in members],
+        "nested_threshold": nested,
         "_tallies": maps,
+        **at_threshold(maps, PRIOR_THRESHOLD, nested),
     }
 
 
-def pooled_over(results: Sequence[Mapping[str, Any]], others: Baselines) -> dict[str, Any]:
-    """All folds' pixels together: each fold at its own calibrated threshold, and at 0.5."""
-    counts = None
+def at_threshold(maps: Mapping[str, Tally], threshold: float, nested: float | None) -> dict[str, Any]:
+    """Figures of a fold's cities, alone and pooled."""
+    return {
+        "threshold": threshold,
+        "cities": {city: measures(pixels, threshold, nested) for city, pixels in maps.items()},
+        "pooled": measures(merge(list(maps.values())), threshold, nested),
+    }
+
+
+def cross_fitted(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each fold at the threshold that is best for the test cities of the other folds, scored by their own networks."""
+    fitted = []
     for result in results:
-        for pixels in result["_tallies"].values():
-            here = counts_at(pixels, result["threshold"])
-            counts = here if counts is None else counts + here
-    assert counts is not None
+        others = [pixels for other in results if other is not result for pixels in other["_tallies"].values()]
+        threshold = best_f1(merge(others))[0]
+        fitted.append({**result, **at_threshold(result["_tallies"], threshold, result["nested_threshold"])})
+    return fitted
+
+
+def pooled_over(results: Sequence[Mapping[str, Any]], others: Baselines) -> dict[str, Any]:
+    """All folds' pixels together: each fold at its own thresholds, and all at 0.5."""
+
+    def counted(which: str) -> Counts:
+        counts = Counts(0, 0, 0, 0)
+        for result in results:
+            for pixels in result["_tallies"].values():
+                counts = counts + counts_at(pixels, result[which])
+        return counts
+
+    counts = counted("threshold")
     tallies = [pixels for result in results for pixels in result["_tallies"].values()]
     row = measures(merge(tallies), float(np.median([result["threshold"] for result in results])))
     row |= {"f1": counts.f1, "precision": counts.precision, "recall": counts.recall}
+    if all(result["nested_threshold"] is not None for result in results):
+        row["f1_nested"] = counted("nested_threshold").f1
     cities = [city for result in results for city in result["test"]]
     rows = {
         name: measures(merge(here), float("nan"))
@@ -177,12 +203,12 @@ def pooled_over(results: Sequence[Mapping[str, Any]], others: Baselines) -> dict
     return {"pooled": row, "baselines": rows}
 
 
-HEADER = f"{'':54s} {'F1':>6s} {'F1@0.5':>6s} {'F1best':>6s} {'PR-AUC':>6s} {'thresh':>6s}"
+HEADER = f"{'':54s} {'F1':>6s} {'F1@0.5':>6s} {'nested':>6s} {'F1best':>6s} {'PR-AUC':>6s} {'thresh':>6s}"
 
 
 def line(name: str, row: Mapping[str, float], *, own: bool) -> str:
     """One row of the table; baselines have no meaning at 0.5."""
-    prior = f"{row['f1_at_0.5']:6.3f}" if own else f"{'':6s}"
+    prior = f"{row['f1_at_0.5']:6.3f} {row['f1_nested']:6.3f}" if own else f"{'':13s}"
     return f"{name:54s} {row['f1']:6.3f} {prior} {row['f1_best']:6.3f} {row['pr_auc']:6.3f} {row['threshold']:6.3f}"
 
 
@@ -235,13 +261,12 @@ def score_only(work: Work, files: Sequence[Path], threshold: float, test: Sequen
             scores(network, prepare(city, register=member.recipe.register), views=member.recipe.views)
             for member, network in loaded
         ]
-        maps[name] = tally(np.mean(parts, axis=0).ravel(), city.truth.ravel())
+        maps[name] = tally(anchored(np.asarray(np.mean(parts, axis=0))).ravel(), city.truth.ravel())
     return {
+        **at_threshold(maps, threshold, None),
         "test": tuple(test),
         "train": loaded[0][0].cities,
-        "threshold": threshold,
-        "cities": {city: measures(pixels, threshold) for city, pixels in maps.items()},
-        "pooled": measures(merge(list(maps.values())), threshold),
+        "nested_threshold": None,
         "baselines": {
             name: measures(merge(list(by_city.values())), float("nan")) | {"cities": len(by_city)}
             for name, by_city in others.items()
@@ -262,9 +287,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--weights", nargs="+", type=Path, help="stored members: measure on --test, train nothing")
     parser.add_argument("--test", nargs="+", metavar="CITY")
     parser.add_argument("--groups", type=int, default=3, help="with --train: parts left out in turn for calibration")
-    parser.add_argument("--threshold", type=float, default=PRIOR_THRESHOLD, help="with --weights")
+    parser.add_argument("--threshold", type=float, default=PRIOR_THRESHOLD, help="of anchored scores, with --weights")
     parser.add_argument("--seeds", type=int, default=1, help="members on all training cities")
-    parser.add_argument("--no-calibration", action="store_true", help="no inner members; the threshold is 0.5")
+    parser.add_argument("--no-calibration", action="store_true", help="no inner members, hence no nested threshold")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="change the recipe")
     parser.add_argument("--jobs", type=int, default=2, help="networks trained side by side, one thread each")
     parser.add_argument("--name", default="results", help="name of the results file")
@@ -298,7 +323,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ensure_all(work, todo, jobs=chosen.jobs)
         others = baseline_tallies(work, needed)
         results = [measure_fold(work, fold, settings, others) for fold in folds]
-        overall = pooled_over(results, others) if len(folds) > 1 else None
+        overall = None
+        if len(folds) > 1:
+            results = cross_fitted(results)
+            overall = pooled_over(results, others)
     print(table(results, overall))
     document = {
         "recipe": dataclasses.asdict(settings.recipe),
