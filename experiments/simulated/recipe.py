@@ -1,4 +1,4 @@
-"""Make the shipped weights: simulate cubes, label them by their dates, train in two passes, calibrate, measure.
+"""Make the shipped weights: simulate cubes, label them by their dates, train, calibrate, measure.
 
 Every step is a command of urbandelta or a script beside this one; it is printed before it runs, and one that is done
 already is not done again. `--dry-run` prints only.
@@ -11,8 +11,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from urbandelta.eras import ERAS
 
 HERE = Path(__file__).parent
 TRAINING_SEEDS = range(100, 120)
@@ -24,38 +25,11 @@ ALL_SATELLITES = 2
 """Seeds with this remainder modulo 4 lose no radar satellite."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """One training; `options` are those of `urbandelta train`."""
-
-    name: str
-    options: str
-
-
-PASSES = {
-    "s12": (
-        Pass(
-            name="first",
-            options="--epochs 10 --batches-per-epoch 60 --batch 16 --tile 16 --max-steps 20 --balance 0.5 --seed 1",
-        ),
-        Pass(
-            name="second",
-            options="--epochs 8 --batches-per-epoch 40 --batch 16 --tile 16 --max-steps 64 --balance 0.4 --rate 2e-3 "
-            "--seed 2",
-        ),
-    ),
-    "ers12ls5": (
-        Pass(
-            name="first",
-            options="--epochs 10 --batches-per-epoch 60 --batch 16 --tile 16 --max-steps 20 --balance 0.5 --seed 1",
-        ),
-        Pass(
-            name="second",
-            options="--epochs 8 --batches-per-epoch 40 --batch 16 --tile 16 --max-steps 48 --balance 0.4 --rate 2e-3 "
-            "--seed 2",
-        ),
-    ),
-}
+TRAINING = (
+    "--validation-samples 192 --epochs 10 --batches-per-epoch 60 --batch 16 --tile 16 --max-steps 20 --balance 0.5 "
+    "--seed 1"
+)
+"""Options of `urbandelta train`, the same for both eras."""
 
 
 def commands(era: str, work: Path, out: Path, *, threads: int) -> Iterator[tuple[list[str], Path]]:
@@ -70,17 +44,15 @@ def commands(era: str, work: Path, out: Path, *, threads: int) -> Iterator[tuple
         label = [*run, "label", str(cube), "--name", "dates", "--from-dates", str(truth)]
         yield label, work / f"{era}_{seed}.labelled"
     validation = [word for seed in VALIDATION_SEEDS for word in ("--validation-cube", str(cubes[seed]))]
-    before: Path | None = None
-    for each in PASSES[era]:
-        weights = work / f"{era}_{each.name}.safetensors"
-        train = [*run, "train", *(str(cubes[seed]) for seed in TRAINING_SEEDS), "--labels", "dates", *validation]
-        train += ["--out", str(weights), "--validation-samples", "192", "--threads", str(threads)]
-        train += each.options.split() + (["--init", str(before)] if before else [])
-        # A training that ended says so in its run folder, where the same command would go on.
-        yield train, weights.with_suffix(".run") / "result.json"
-        before = weights
+    trained = work / f"{era}_trained.safetensors"
+    train = [*run, "train", *(str(cubes[seed]) for seed in TRAINING_SEEDS), "--labels", "dates", *validation]
+    # A training that ended says so in its run folder; one that was stopped goes on there.
+    yield (
+        [*train, "--out", str(trained), "--threads", str(threads), *TRAINING.split()],
+        trained.with_suffix(".run") / "result.json",
+    )
     scenes = [str(cubes[seed]) for seed in VALIDATION_SEEDS]
-    yield [sys.executable, str(HERE / "calibrate.py"), str(before), "--out", str(out), "--cubes", *scenes], out
+    yield [sys.executable, str(HERE / "calibrate.py"), str(trained), "--out", str(out), "--cubes", *scenes], out
     seeds = [str(seed) for seed in TEST_SEEDS]
     yield [sys.executable, str(HERE / "measure.py"), str(out), "--seeds", *seeds], work / f"{era}.measured"
 
@@ -88,7 +60,7 @@ def commands(era: str, work: Path, out: Path, *, threads: int) -> Iterator[tuple
 def main() -> None:
     """Run the steps that are not done."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--era", choices=sorted(PASSES), required=True)
+    parser.add_argument("--era", choices=sorted(ERAS), required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder of cubes and trainings")
     parser.add_argument("--out", type=Path, required=True, help="weights to write (.safetensors)")
     parser.add_argument("--threads", type=int, default=1)
