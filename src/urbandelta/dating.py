@@ -1,13 +1,14 @@
 """When a pixel changed, from the run of windows that flag it.
 
 A window flags a change that lies inside it. So the change lies inside every window of an unbroken run of flagged
-windows: not before the start of the run's last window, not after the end of its first. Of several runs the one with the
-highest score counts.
+windows: after the start of the run's last window, before the end of its first. A run begins and ends where the score
+passes `EDGE_SHARE` of the threshold, between two windows by linear interpolation; of several runs that reach the
+threshold, the one with the highest score counts.
 
-The two bounds differ. A change right at a window's start is flagged, since what is being built goes on rising inside
-the window; but a window must go on for a while after a change before it can flag it. So the estimate is a weighted mean
-of the start of the last window and of the end of the first, less `SIGHT_SHARE` of the window's length. Share and weight
-were measured on simulated scenes of both eras with the shipped weights (`docs/products.md`).
+Either bound lies behind the change: a window must go on for a while after a change before it can flag it, and a window
+that begins soon after it is still flagged, since what is being built goes on rising. Both are moved back by `LAG_SHARE`
+of the window's length, and the estimate is their weighted mean. The constants were set on simulated scenes of both eras
+with the shipped weights (`docs/products.md`).
 
 A run that begins with the first window of the series was cut: windows before it would have flagged the change too, so
 the end of its first window bounds nothing. The same holds for a run that ends with the last window. The estimate then
@@ -21,62 +22,81 @@ import numpy.typing as npt
 
 from urbandelta.types import BoolArray, FloatArray
 
+DaysFloat = npt.NDArray[np.float64]
+
 NO_DATE = -1
 """Nodata of maps of dates, counts and window numbers."""
 
-SIGHT_SHARE = 0.2
-"""How much of its length a window goes on after a change, at least, when it flags it; median 0.11 for s12, 0.08 to 0.28
-from scene to scene for ers12ls5."""
+EDGE_SHARE = 0.4
+"""Share of the threshold at which a run begins and ends: the flanks of a run tell more than its plateau."""
+LAG_SHARE = 0.1
+"""How far, as a share of the window's length, both bounds lie behind the change."""
 START_WEIGHT = 0.7
 """Weight of the bound by the last window's start: it scatters by two thirds of what the other does."""
 
-_NONE = np.int32(-1)
-
 
 class StrongestRun:
-    """Follows, pixel by pixel, the run of flagged windows with the highest score; windows come in order of time."""
+    """Follows, pixel by pixel, the run of windows with the highest score; windows come in order of time."""
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.first = np.full(shape, _NONE)
-        """First window of the strongest run so far (y, x), -1 where no window was flagged."""
-        self.last = np.full(shape, _NONE)
+    def __init__(self, shape: tuple[int, int], threshold: float) -> None:
+        self._threshold, self._edge = threshold, EDGE_SHARE * threshold
+        self._span: tuple[float, float] | None = None
+        self._before: tuple[float, float] = (0.0, 0.0)
+        self._scores = np.full(shape, -np.inf, np.float32)
+        self._inside = np.zeros(shape, np.bool_)
         self._peak = np.full(shape, -np.inf, np.float32)
-        self._begun = np.full(shape, _NONE)
-        self._running_peak = np.full(shape, -np.inf, np.float32)
+        self._latest, self._latest_cut = np.zeros(shape), np.zeros(shape, np.bool_)
+        self._best_peak = np.full(shape, -np.inf, np.float32)
+        # Days (y, x) of the strongest run so far: its bounds, and whether the series cuts it on either side.
+        self._bounds = np.zeros((2, *shape))
+        self._cut = np.zeros((2, *shape), np.bool_)
 
-    def add(self, window: int, scores: FloatArray, flagged: BoolArray) -> None:
-        """Take the next window's scores (y, x) and which of them count as change (y, x)."""
-        begins = flagged & (self._begun == _NONE)
-        self._begun[begins] = window
-        self._begun[~flagged] = _NONE
-        self._running_peak[~flagged] = -np.inf
-        np.maximum(self._running_peak, scores, out=self._running_peak, where=flagged)
-        leads = flagged & ((self._running_peak > self._peak) | (self._begun == self.first))
-        self.first[leads] = self._begun[leads]
-        self.last[leads] = window
-        np.maximum(self._peak, self._running_peak, out=self._peak, where=leads)
+    def add(self, scores: FloatArray, start: float, end: float) -> None:
+        """Take the next window: its scores (y, x), -inf where there is none, and its first and last day."""
+        inside = scores >= self._edge
+        begins, ends = inside & ~self._inside, self._inside & ~inside
+        lag = LAG_SHARE * (end - start)
+        if self._span is None:
+            self._latest[begins], self._latest_cut[begins] = end - lag, True
+            self._span = (start, end)
+        else:
+            previous_start, previous_end = self._before
+            self._latest[begins] = end - lag - self._passed(scores, self._scores, begins) * (end - previous_end)
+            self._latest_cut[begins] = False
+            # Judged by the lag of the window that the run leaves, hence before this one takes its place.
+            earliest = previous_start + self._passed(self._scores, scores, ends) * (start - previous_start)
+            self._close(ends, earliest - LAG_SHARE * (previous_end - previous_start), cut=False)
+            self._span = (self._span[0], end)
+        self._peak[begins] = -np.inf
+        np.maximum(self._peak, scores, out=self._peak, where=inside)
+        self._inside, self._scores, self._before = inside, scores, (start, end)
 
-    def dates(self, start_days: npt.NDArray[np.float64], end_days: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-        """Estimated day of change of each pixel.
-
-        Parameters
-        ----------
-        start_days, end_days : ndarray of float64, shape (window,)
-            First and last step of each window, days since 1970-01-01, in order of time.
-
-        Returns
-        -------
-        ndarray of int32, shape (y, x)
-            Days since 1970-01-01, -1 where no window is flagged.
-        """
-        flagged = self.first != _NONE
-        days = np.full(self.first.shape, NO_DATE, np.int32)
-        first, last = self.first[flagged], self.last[flagged]
-        earliest, latest = start_days[last], end_days[first]
-        seen = latest - SIGHT_SHARE * (end_days - start_days)[first]
-        at_start, at_end = first == 0, last == len(start_days) - 1
-        estimate = START_WEIGHT * earliest + (1 - START_WEIGHT) * seen
-        estimate = np.where(at_start & ~at_end, earliest, estimate)
-        estimate = np.clip(np.where(at_end & ~at_start, seen, estimate), np.minimum(earliest, latest), latest)
-        days[flagged] = np.floor(estimate).astype(np.int32)
+    def dates(self) -> npt.NDArray[np.int32]:
+        """Estimated day of change (y, x), days since 1970-01-01; -1 where no window reaches the threshold."""
+        if self._span is None:
+            return np.full(self._inside.shape, NO_DATE, np.int32)
+        start, end = self._before
+        self._close(self._inside, np.full(np.count_nonzero(self._inside), start - LAG_SHARE * (end - start)), cut=True)
+        found = np.isfinite(self._best_peak)
+        (earliest, latest), (cut_start, cut_end) = self._bounds[:, found], self._cut[:, found]
+        estimate = START_WEIGHT * earliest + (1 - START_WEIGHT) * latest
+        estimate = np.where(cut_start & ~cut_end, earliest, np.where(cut_end & ~cut_start, latest, estimate))
+        days = np.full(found.shape, NO_DATE, np.int32)
+        days[found] = np.floor(np.clip(estimate, *self._span)).astype(np.int32)
         return days
+
+    def _passed(self, high: FloatArray, low: FloatArray, where: BoolArray) -> DaysFloat:
+        """How far on the way from `high` to `low` the edge lies (pixel,), 0 where `low` is unknown."""
+        above, below = high[where].astype(np.float64), low[where].astype(np.float64)
+        known = np.isfinite(below)
+        share = np.zeros(above.shape)
+        share[known] = (above - self._edge)[known] / (above - below)[known]
+        return share
+
+    def _close(self, where: BoolArray, earliest: DaysFloat, *, cut: bool) -> None:
+        """End the runs of some pixels (y, x), whose change is not before `earliest` (pixel,)."""
+        leads = (self._peak[where] >= self._threshold) & (self._peak[where] > self._best_peak[where])
+        rows, columns = (index[leads] for index in np.nonzero(where))
+        self._best_peak[rows, columns] = self._peak[rows, columns]
+        self._bounds[:, rows, columns] = earliest[leads], self._latest[rows, columns]
+        self._cut[:, rows, columns] = self._latest_cut[rows, columns], np.full(rows.size, cut)

@@ -158,7 +158,7 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
     count = np.zeros(shape, np.int32)
     for y, x in pixel_blocks(score):
         height, width = maximum[y, x].shape
-        strongest = StrongestRun((height, width))
+        strongest = StrongestRun((height, width), threshold)
         for run in window_runs(score, y=height, x=width):
             members = in_time[run]
             values = np.asarray(score[_as_slice(members), y, x].values, np.float32)
@@ -171,9 +171,9 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
             above = values >= threshold
             count[y, x] += above.sum(axis=0, dtype=np.int32)
             _credit_dates(first[y, x], last[y, x], above, days[members])
-            for number, (scored, flagged) in enumerate(zip(values, above, strict=True), start=run.start):
-                strongest.add(number, scored, flagged)
-        change[y, x] = strongest.dates(starts[in_time], ends[in_time])
+            for scored, window in zip(values, members, strict=True):
+                strongest.add(scored, float(starts[window]), float(ends[window]))
+        change[y, x] = strongest.dates()
     unseen = np.isneginf(maximum)
     maximum[unseen], count[unseen] = np.nan, NO_DATE
     return ScoreMaps(maximum, at, count, first, last, change, threshold)

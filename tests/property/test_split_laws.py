@@ -111,9 +111,10 @@ def test_leaks_finds_a_tile_that_was_moved(plan: TrainingPlan, data: st.DataObje
 @st.composite
 def timed_plans(draw: st.DrawFn) -> TrainingPlan:
     label_days = draw(st.sampled_from([0.0, 60.0, 90.0]))
-    windows = series(draw(st.integers(200, 900)), every=draw(st.integers(4, 9)), triplets=label_days > 0)
-    share = draw(st.floats(0.1, 0.9))
-    days = int(draw(st.integers(50, 850)))
+    length = draw(st.integers(500, 900))
+    windows = series(length, every=draw(st.integers(4, 9)), triplets=label_days > 0)
+    share = draw(st.floats(0.3, 0.7))
+    days = int(draw(st.floats(0.3, 0.7)) * length)
     split: tuple[object, ...] = draw(st.sampled_from([(share,), (str(BEGIN + days * DAY),), (share, share + 0.09)]))
     options = SplitOptions(
         tile=8,
