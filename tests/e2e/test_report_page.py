@@ -58,7 +58,7 @@ def test_export_prints_what_it_wrote_and_then_that_nothing_is_new(scene, tmp_pat
     assert sorted(Path(line).name for line in first.stdout.split()) == sorted(os.listdir(tmp_path / "maps"))
     again = urbandelta("export", scene / "scores", "--to", tmp_path / "maps")
     assert again.stdout == ""
-    assert "5 files hold the same already" in again.stderr
+    assert "6 files hold the same already" in again.stderr
     each = urbandelta("export", scene / "scores", "--to", tmp_path / "w", "--each", "window", "--json")
     assert len(json.loads(each.stdout)["written"]) == 12
 
