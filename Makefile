@@ -15,7 +15,7 @@ $(VENV)/core: pyproject.toml
 
 $(VENV)/dev: $(VENV)/core
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet --editable ".[train,xccd]"
+	$(BIN)/pip install --quiet --editable ".[train,xccd,sentinelhub,clouds,s3,video]"
 	$(BIN)/pip install --quiet --group dev
 	touch $@
 
