@@ -17,9 +17,13 @@ rests on the other bound alone.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
+from urbandelta.eras import ERAS
 from urbandelta.types import BoolArray, FloatArray
 
 DaysFloat = npt.NDArray[np.float64]
@@ -100,3 +104,126 @@ class StrongestRun:
         self._best_peak[rows, columns] = self._peak[rows, columns]
         self._bounds[:, rows, columns] = earliest[leads], self._latest[rows, columns]
         self._cut[:, rows, columns] = self._latest_cut[rows, columns], np.full(rows.size, cut)
+
+
+# ---------------------------------------------------------------- flanks of a run
+
+EDGE_LEVELS = (0.2, 0.5)
+"""Scores at which the flanks of a run are read."""
+_OF_PEAK = 0.9
+"""A run that does not reach a level is read at this share of its own peak."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Where runs begin and end; days since 1970-01-01, arrays (level, run) unless said otherwise."""
+
+    rise: DaysFloat
+    """End of the window at which the score rises through the level: the change is not after it."""
+    fall: DaysFloat
+    """Start of the window at which it falls through the level: the change is not before it."""
+    cut_start: BoolArray
+    """(run,) the series begins within the run, so `rise` bounds nothing."""
+    cut_end: BoolArray
+    """(run,) likewise at the series' end."""
+
+
+def edges_of(
+    series: FloatArray,
+    at: npt.NDArray[np.intp],
+    peak_at: npt.NDArray[np.intp],
+    start: DaysFloat,
+    end: DaysFloat,
+    *,
+    levels: tuple[float, ...] = EDGE_LEVELS,
+) -> Edges:
+    """Read the flanks of runs around their peaks, between two windows by linear interpolation.
+
+    Parameters
+    ----------
+    series : ndarray of float32, shape (pixel, window)
+        Scores in order of time.
+    at, peak_at : ndarray of int, shape (run,)
+        Row of `series` and window of the peak of each run.
+    start, end : ndarray, shape (window,)
+        First and last day of each window.
+    levels : tuple of float
+    """
+    own, runs = series[at], np.arange(at.size)
+    count = series.shape[1]
+    position = np.arange(count)
+    peak = own[runs, peak_at] if at.size else np.zeros(0, np.float32)
+    rise, fall = np.zeros((2, len(levels), at.size))
+    cut_start, cut_end = np.zeros((2, at.size), np.bool_)
+    for number, level in enumerate(levels):
+        limit = np.minimum(level, _OF_PEAK * peak)
+        below = own < limit[:, None]
+        before = np.where(below & (position < peak_at[:, None]), position, -1).max(axis=1, initial=-1)
+        after = np.where(below & (position > peak_at[:, None]), position, count).min(axis=1, initial=count)
+        rise[number] = _crossing(own, end, before, before + 1, limit)
+        fall[number] = _crossing(own, start, after, after - 1, limit)
+        if number == 0:
+            cut_start, cut_end = before < 0, after >= count
+    return Edges(rise, fall, cut_start, cut_end)
+
+
+def _crossing(
+    own: FloatArray,
+    days: DaysFloat,
+    outside: npt.NDArray[np.intp],
+    inside: npt.NDArray[np.intp],
+    limit: npt.NDArray[np.floating],
+) -> DaysFloat:
+    """Day (run,) at which the score passes `limit` between a window outside a run and the next one inside."""
+    runs = np.arange(inside.size)
+    known = (outside >= 0) & (outside < days.size)
+    there = np.where(known, outside, inside)
+    high, low = own[runs, inside].astype(np.float64), own[runs, there].astype(np.float64)
+    share = np.where(known, (high - limit) / np.where(known, high - low, 1.0), 0.0)
+    return days[inside] + share * (days[there] - days[inside])
+
+
+# ---------------------------------------------------------------- from flanks to dates
+
+
+@dataclass(frozen=True, eq=False)
+class RunDates:
+    """First and last day of change of each run (run,), int32 days since 1970-01-01, with bounds of 90 % intervals."""
+
+    first: npt.NDArray[np.int32]
+    first_low: npt.NDArray[np.int32]
+    first_high: npt.NDArray[np.int32]
+    last: npt.NDArray[np.int32]
+    last_low: npt.NDArray[np.int32]
+    last_high: npt.NDArray[np.int32]
+
+
+def run_dates(edges: Edges, *, window_days: float) -> RunDates:
+    """When the change behind each run began and ended.
+
+    Parameters
+    ----------
+    edges : Edges
+    window_days : float
+        Longest span of a window.
+    """
+    lag = LAG_SHARE * window_days
+    earliest, latest = edges.fall[0] - lag, edges.rise[0] - lag
+    first = START_WEIGHT * earliest + (1 - START_WEIGHT) * latest
+    first = np.where(edges.cut_start & ~edges.cut_end, earliest, first)
+    first = np.where(edges.cut_end & ~edges.cut_start, latest, first)
+    return RunDates(
+        *(
+            np.floor(days).astype(np.int32)
+            for days in (first, first - lag, first + lag, first + 4 * lag, first + 2 * lag, first + 7 * lag)
+        )
+    )
+
+
+def window_days_of(scores: xr.Dataset) -> float:
+    """Longest span of a window of these scores: that of their era, else of the longest one that is there."""
+    era = ERAS.get(str(scores.attrs.get("era", "")))
+    if era is not None:
+        return float(era.window_days)
+    spans = scores["window_end"].values - scores["window_start"].values
+    return float(spans.max() / np.timedelta64(1, "D"))

@@ -68,3 +68,11 @@ class TruthError(UrbandeltaError):
 
 class LabelError(UrbandeltaError):
     """Labels are missing, of another run, or cannot be made from what a cube holds."""
+
+
+class EventError(UrbandeltaError):
+    """Events cannot be found in these scores, written, or read."""
+
+
+class MetadataError(SourceError):
+    """A Landsat metadata file (MTL) is malformed, or does not state what a correction needs."""

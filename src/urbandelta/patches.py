@@ -10,7 +10,7 @@ import numpy.typing as npt
 from urbandelta.products import NO_DATE, ScoreMaps
 from urbandelta.types import BoolArray, FloatArray
 
-__all__ = ["Patch", "find_patches", "label_components"]
+__all__ = ["Patch", "components", "find_patches", "label_components"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,15 @@ def label_components(mask: BoolArray) -> npt.NDArray[np.int32]:
         _linked(number[:-1, 1:], number[1:, :-1]),
     ]
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    parent = np.arange(np.count_nonzero(mask))
+    parent = components(one, other, int(np.count_nonzero(mask)))
+    labels = np.zeros(mask.shape, np.int32)
+    labels[mask] = np.unique(parent, return_inverse=True)[1].astype(np.int32) + 1
+    return labels
+
+
+def components(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Smallest member (member,) of the connected component of each of `count` members, given linked pairs."""
+    parent = np.arange(count)
     # Hook each root to the smallest root it touches, then shorten all paths; few rounds even for winding shapes.
     while True:
         a, b = parent[one], parent[other]
@@ -63,9 +71,7 @@ def label_components(mask: BoolArray) -> npt.NDArray[np.int32]:
         np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
         while not np.array_equal(parent, parent[parent]):
             parent = parent[parent]
-    labels = np.zeros(mask.shape, np.int32)
-    labels[mask] = np.unique(parent, return_inverse=True)[1].astype(np.int32) + 1
-    return labels
+    return parent
 
 
 def _linked(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

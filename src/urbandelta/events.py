@@ -1,0 +1,329 @@
+"""Events: objects in space and time made of scores.
+
+An event is what remains when runs of high scores (`score_runs`) of neighbouring pixels are joined wherever they share a
+window. So one building site is one event although dozens of overlapping windows flag it, and two sites side by side
+are two if no window flags both. Finding them is a pure function of the scores: events after twelve nightly
+updates are those of one run over everything.
+
+Identifiers survive updates. An event is named after its seed: the earliest settled window, and in it the first pixel in
+reading order, that reached the threshold. New windows only ever come later, so the seed stays, however the
+event grows. Where two events grow together, the older name stays. An event that only provisional windows show is
+named after them, and may be renamed once, when its first settled window reaches the threshold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import rasterio.features
+import shapely
+import xarray as xr
+from shapely.geometry.base import BaseGeometry
+
+from urbandelta.cartography import MapFrame
+from urbandelta.dating import RunDates, run_dates, window_days_of
+from urbandelta.errors import EventError
+from urbandelta.grid import Grid
+from urbandelta.patches import components
+from urbandelta.products import checked_score, grid_of
+from urbandelta.score_runs import NONE, Runs, WindowTable, find_runs
+
+__all__ = ["AlertStatus", "Event", "EventOptions", "find_events", "outline"]
+
+Confidence: TypeAlias = Literal["low", "high"]
+
+
+class AlertStatus(IntEnum):
+    """Status of an alert, numbered as DIST-S1 does."""
+
+    NONE = 0
+    FIRST_LOW = 1
+    PROVISIONAL_LOW = 2
+    CONFIRMED_LOW = 3
+    FIRST_HIGH = 4
+    PROVISIONAL_HIGH = 5
+    CONFIRMED_HIGH = 6
+    FINISHED_LOW = 7
+    FINISHED_HIGH = 8
+    NODATA = 255
+
+    @property
+    def stage(self) -> str:
+        """One of none, first, provisional, confirmed, finished, nodata."""
+        return self.name.lower().split("_")[0]
+
+    @property
+    def confidence(self) -> Confidence | None:
+        """Low or high; None where there is no alert."""
+        if self in (AlertStatus.NONE, AlertStatus.NODATA):
+            return None
+        return "high" if self.name.endswith("HIGH") else "low"
+
+    @classmethod
+    def of(cls, stage: str, confidence: Confidence) -> AlertStatus:
+        """The status with this stage and confidence."""
+        return cls[f"{stage}_{confidence}".upper()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventOptions:
+    """What counts as an event."""
+
+    threshold: float = 0.5
+    """A score that is at least this flags a pixel."""
+    low: float = 0.3
+    """Pixels and windows of at least this are part of an event that reaches the threshold."""
+    min_area_m2: float = 400.0
+    """Smaller events are left out."""
+    min_windows: int = 2
+    """Settled windows that must reach the threshold to confirm an event; one that ends with fewer is none."""
+    connectivity: Literal[4, 8] = 8
+    """Whether pixels that touch by a corner are joined."""
+    high_confidence: float = 0.8
+    """Mean over an event's pixels of their highest scores from which its confidence is high."""
+    max_spread: float = 0.15
+    """Spread across an ensemble above which confidence is low whatever the score."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.threshold <= 1:
+            raise EventError(
+                f"low {self.low:g} and threshold {self.threshold:g}: need 0 < low <= threshold <= 1; try 0.3 and 0.5"
+            )
+        if not 0 <= self.high_confidence <= 1 or not self.max_spread >= 0:
+            raise EventError("high_confidence lies in 0..1 and max_spread is not negative")
+        if not (math.isfinite(self.min_area_m2) and self.min_area_m2 >= 0):
+            raise EventError(f"min_area_m2 {self.min_area_m2:g} is not an area; give square metres, 0 for all")
+        if self.min_windows < 1:
+            raise EventError(f"min_windows {self.min_windows} must be at least 1")
+        if self.connectivity not in (4, 8):
+            raise EventError(f"connectivity {self.connectivity} is neither 4 (edges) nor 8 (edges and corners)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One object of change. Dates are `datetime64[D]`, their bounds those of 90 % intervals."""
+
+    id: str
+    geometry: BaseGeometry
+    """Outline of its pixels, in the CRS of the grid."""
+    first_date: np.datetime64
+    first_low: np.datetime64
+    first_high: np.datetime64
+    last_date: np.datetime64
+    last_low: np.datetime64
+    last_high: np.datetime64
+    area_m2: float
+    peak: float
+    """Highest score of all its pixels and windows."""
+    mean: float
+    """Mean over its pixels of their highest scores."""
+    spread: float | None
+    """Mean over its pixels of an ensemble's standard deviation, where each scores highest; None without one."""
+    n_obs: int
+    """Steps of the window in which it scores highest."""
+    windows: int
+    """Windows from the first to the last that reaches the threshold."""
+    status: AlertStatus
+
+    @property
+    def duration_days(self) -> int:
+        """Days from the first to the last date."""
+        return int((self.last_date - self.first_date) / np.timedelta64(1, "D"))
+
+    @property
+    def confidence(self) -> Confidence:
+        """Low or high."""
+        return "high" if self.status.confidence == "high" else "low"
+
+    @property
+    def stage(self) -> str:
+        """One of first, provisional, confirmed, finished."""
+        return self.status.stage
+
+
+def find_events(scores: xr.Dataset, options: EventOptions | None = None, *, grid: Grid | None = None) -> list[Event]:
+    """Find the events of a score store; oldest first, by the window in which they first reached the threshold.
+
+    Parameters
+    ----------
+    scores : xarray.Dataset
+        As `open_scores` gives it: `score (window, y, x)`, `window_start`, `window_end`, `n_obs`; optional `spread`
+        (window, y, x) and `provisional` (window).
+    options : EventOptions, optional
+    grid : Grid, optional
+        By default the one that the scores name.
+
+    Returns
+    -------
+    list of Event
+
+    Raises
+    ------
+    EventError
+        If options contradict each other.
+    ProductError
+        If there is no score in the dataset.
+    """
+    options = options or EventOptions()
+    checked_score(scores)
+    runs = find_runs(scores, threshold=options.threshold, low=options.low)
+    finder = _Finder(runs, WindowTable.of(scores), grid or grid_of(scores), options, window_days_of(scores))
+    return list(finder.events())
+
+
+@dataclass(frozen=True, eq=False)
+class _Finder:
+    """Joins runs to events; everything that an event is made of."""
+
+    runs: Runs
+    windows: WindowTable
+    grid: Grid
+    options: EventOptions
+    window_days: float
+
+    @cached_property
+    def dates(self) -> RunDates:
+        return run_dates(self.runs.edges, window_days=self.window_days)
+
+    @cached_property
+    def row_area_m2(self) -> npt.NDArray[np.float64]:
+        return MapFrame(self.grid).row_area_ha * 10_000
+
+    def events(self) -> Iterator[Event]:
+        """Events in order of their seeds."""
+        one, other = linked_runs(self.runs, self.grid.width, connectivity=self.options.connectivity)
+        component = components(one, other, len(self.runs))
+        order = np.argsort(component, kind="stable")
+        members = np.split(order, np.flatnonzero(np.diff(component[order])) + 1)
+        found = []
+        for member in members:
+            if member.size and self.runs.above[member].any():
+                event = self._event(member)
+                if event is not None:
+                    found.append(event)
+        return (event for _, event in sorted(found, key=lambda pair: pair[0]))
+
+    def _event(self, member: npt.NDArray[np.intp]) -> tuple[tuple[int, int], Event] | None:
+        """Event of some runs with its seed, None if it is too small or was over too soon."""
+        runs = self.runs.take(member)
+        pixel, where = np.unique(runs.pixel, return_inverse=True)
+        rows, columns = np.divmod(pixel, self.grid.width)
+        area = float(self.row_area_m2[rows].sum())
+        if area < self.options.min_area_m2:
+            return None
+        core = runs.above > 0
+        stage = self._stage(runs, core)
+        if stage is None:
+            return None
+        highest = np.zeros(pixel.size, np.float32)
+        np.maximum.at(highest, where, runs.peak)
+        mean = float(highest.mean(dtype=np.float64))
+        spread = self._spread(runs, where, highest)
+        sure = mean >= self.options.high_confidence and (spread is None or spread <= self.options.max_spread)
+        best = int(np.lexsort((runs.pixel, runs.peak_at, -runs.peak))[0])
+        seed = _seed(runs)
+        event = Event(
+            id=self._identifier(*seed),
+            geometry=outline(rows, columns, self.grid),
+            **self._dates(member[core]),
+            area_m2=round(area, 1),
+            peak=float(runs.peak[best]),
+            mean=mean,
+            spread=spread,
+            n_obs=int(self.windows.n_obs[runs.peak_at[best]]),
+            windows=int(runs.above_last[core].max() - runs.above_first[core].min()) + 1,
+            status=AlertStatus.of(stage, "high" if sure else "low"),
+        )
+        return seed, event
+
+    def _stage(self, runs: Runs, core: npt.NDArray[np.bool_]) -> str | None:
+        """How far an event has come; None for one that ended before it was confirmed."""
+        settled = self.windows.settled_count
+        over = int(runs.last.max()) < settled - 1
+        first, last = runs.settled_first[core], runs.above_last[core]
+        seen = first != NONE
+        confirming = int(np.minimum(last[seen], settled - 1).max() - first[seen].min()) + 1 if seen.any() else 0
+        if confirming >= self.options.min_windows:
+            return "finished" if over else "confirmed"
+        if over:
+            return None
+        return "provisional" if int(last.max() - runs.above_first[core].min()) > 0 else "first"
+
+    def _spread(self, runs: Runs, where: npt.NDArray[np.intp], highest: npt.NDArray[np.float32]) -> float | None:
+        """Mean over the pixels of the spread of the run that holds their highest score."""
+        if np.isnan(runs.spread).all():
+            return None
+        at_highest = runs.peak == highest[where]
+        return float(np.nanmean(runs.spread[at_highest].astype(np.float64)))
+
+    def _identifier(self, window: int, pixel: int) -> str:
+        """Sixteen digits from the seed's time and place: the same in every update, and in every AOI on this lattice."""
+        row, column = divmod(pixel, self.grid.width)
+        a, b, c, d, e, f = self.grid.transform
+        x = c + a * (column + 0.5) + b * (row + 0.5)
+        y = f + d * (column + 0.5) + e * (row + 0.5)
+        moment = int(self.windows.start_time[window].astype(np.int64))
+        return hashlib.sha256(f"{self.grid.crs} {x:.6f} {y:.6f} {moment}".encode()).hexdigest()[:16]
+
+    def _dates(self, member: npt.NDArray[np.intp]) -> dict[str, Any]:
+        """Median over the pixels that reach the threshold of each date and bound."""
+        days = {
+            name: int(np.floor(np.median(getattr(self.dates, field)[member])))
+            for name, field in (
+                ("first_date", "first"),
+                ("first_low", "first_low"),
+                ("first_high", "first_high"),
+                ("last_date", "last"),
+                ("last_low", "last_low"),
+                ("last_high", "last_high"),
+            )
+        }
+        return {name: np.datetime64(day, "D") for name, day in days.items()}
+
+
+def linked_runs(
+    runs: Runs, width: int, *, connectivity: Literal[4, 8] = 8
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pairs of runs of neighbouring pixels that share a window; `runs` as `find_runs` orders them."""
+    steps = ((0, 1), (1, 0)) if connectivity == 4 else ((0, 1), (1, -1), (1, 0), (1, 1))
+    row, column = np.divmod(runs.pixel, width)
+    ones, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for down, right in steps:
+        target = np.where((column + right >= 0) & (column + right < width), (row + down) * width + column + right, NONE)
+        begin, stop = (np.searchsorted(runs.pixel, target, side=side) for side in ("left", "right"))
+        count = stop - begin
+        one = np.repeat(np.arange(len(runs)), count)
+        # The runs of each target pixel, one after the other.
+        other = np.arange(one.size) - np.repeat(np.cumsum(count) - count, count) + np.repeat(begin, count)
+        shared = (runs.first[one] <= runs.last[other]) & (runs.first[other] <= runs.last[one])
+        ones.append(one[shared])
+        others.append(other[shared])
+    return np.concatenate(ones), np.concatenate(others)
+
+
+def outline(rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer], grid: Grid) -> BaseGeometry:
+    """Outline of some pixels along their edges, in the CRS of the grid: a polygon, or several that touch by corners."""
+    top, left = int(rows.min()), int(columns.min())
+    mask = np.zeros((int(rows.max()) - top + 1, int(columns.max()) - left + 1), np.uint8)
+    mask[rows - top, columns - left] = 1
+    transform = grid.affine * grid.affine.translation(left, top)
+    shapes = rasterio.features.shapes(mask, mask=mask.astype(bool), connectivity=4, transform=transform)
+    polygons = [shapely.geometry.shape(shape) for shape, _ in shapes]
+    return shapely.normalize(polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons))
+
+
+def _seed(runs: Runs) -> tuple[int, int]:
+    """Window and pixel that name an event."""
+    settled = runs.settled_first != NONE
+    first, known = (runs.settled_first, settled) if settled.any() else (runs.above_first, runs.above > 0)
+    windows, pixels = first[known], runs.pixel[known]
+    best = int(np.lexsort((pixels, windows))[0])
+    return int(windows[best]), int(pixels[best])
