@@ -24,9 +24,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from urbandelta.eras import ERAS
+from urbandelta.flanks import DaysFloat, Edges
+from urbandelta.score_runs import find_runs
 from urbandelta.types import BoolArray, FloatArray
-
-DaysFloat = npt.NDArray[np.float64]
 
 NO_DATE = -1
 """Nodata of maps of dates, counts and window numbers."""
@@ -106,83 +106,6 @@ class StrongestRun:
         self._cut[:, rows, columns] = self._latest_cut[rows, columns], np.full(rows.size, cut)
 
 
-# ---------------------------------------------------------------- flanks of a run
-
-EDGE_LEVELS = (0.2, 0.5)
-"""Scores at which the flanks of a run are read."""
-_OF_PEAK = 0.9
-"""A run that does not reach a level is read at this share of its own peak."""
-
-
-@dataclass(frozen=True, eq=False)
-class Edges:
-    """Where runs begin and end; days since 1970-01-01, arrays (level, run) unless said otherwise."""
-
-    rise: DaysFloat
-    """End of the window at which the score rises through the level: the change is not after it."""
-    fall: DaysFloat
-    """Start of the window at which it falls through the level: the change is not before it."""
-    cut_start: BoolArray
-    """(run,) the series begins within the run, so `rise` bounds nothing."""
-    cut_end: BoolArray
-    """(run,) likewise at the series' end."""
-
-
-def edges_of(
-    series: FloatArray,
-    at: npt.NDArray[np.intp],
-    peak_at: npt.NDArray[np.intp],
-    start: DaysFloat,
-    end: DaysFloat,
-    *,
-    levels: tuple[float, ...] = EDGE_LEVELS,
-) -> Edges:
-    """Read the flanks of runs around their peaks, between two windows by linear interpolation.
-
-    Parameters
-    ----------
-    series : ndarray of float32, shape (pixel, window)
-        Scores in order of time.
-    at, peak_at : ndarray of int, shape (run,)
-        Row of `series` and window of the peak of each run.
-    start, end : ndarray, shape (window,)
-        First and last day of each window.
-    levels : tuple of float
-    """
-    own, runs = series[at], np.arange(at.size)
-    count = series.shape[1]
-    position = np.arange(count)
-    peak = own[runs, peak_at] if at.size else np.zeros(0, np.float32)
-    rise, fall = np.zeros((2, len(levels), at.size))
-    cut_start, cut_end = np.zeros((2, at.size), np.bool_)
-    for number, level in enumerate(levels):
-        limit = np.minimum(level, _OF_PEAK * peak)
-        below = own < limit[:, None]
-        before = np.where(below & (position < peak_at[:, None]), position, -1).max(axis=1, initial=-1)
-        after = np.where(below & (position > peak_at[:, None]), position, count).min(axis=1, initial=count)
-        rise[number] = _crossing(own, end, before, before + 1, limit)
-        fall[number] = _crossing(own, start, after, after - 1, limit)
-        if number == 0:
-            cut_start, cut_end = before < 0, after >= count
-    return Edges(rise, fall, cut_start, cut_end)
-
-
-def _crossing(
-    own: FloatArray,
-    days: DaysFloat,
-    outside: npt.NDArray[np.intp],
-    inside: npt.NDArray[np.intp],
-    limit: npt.NDArray[np.floating],
-) -> DaysFloat:
-    """Day (run,) at which the score passes `limit` between a window outside a run and the next one inside."""
-    runs = np.arange(inside.size)
-    known = (outside >= 0) & (outside < days.size)
-    there = np.where(known, outside, inside)
-    high, low = own[runs, inside].astype(np.float64), own[runs, there].astype(np.float64)
-    share = np.where(known, (high - limit) / np.where(known, high - low, 1.0), 0.0)
-    return days[inside] + share * (days[there] - days[inside])
-
-
 # ---------------------------------------------------------------- from flanks to dates
 
 
@@ -227,3 +150,49 @@ def window_days_of(scores: xr.Dataset) -> float:
         return float(era.window_days)
     spans = scores["window_end"].values - scores["window_start"].values
     return float(spans.max() / np.timedelta64(1, "D"))
+
+
+# ---------------------------------------------------------------- maps
+
+
+@dataclass(frozen=True, eq=False)
+class DateMaps:
+    """When each pixel's strongest change began and ended; every map is (y, x), int32 days since 1970-01-01, -1 none.
+
+    The bounds are those of 90 % intervals. `duration` is `last - first`.
+    """
+
+    first: npt.NDArray[np.int32]
+    first_low: npt.NDArray[np.int32]
+    first_high: npt.NDArray[np.int32]
+    last: npt.NDArray[np.int32]
+    last_low: npt.NDArray[np.int32]
+    last_high: npt.NDArray[np.int32]
+
+    @property
+    def duration(self) -> npt.NDArray[np.int32]:
+        """Days from first to last (y, x); -1 where nothing changed."""
+        return np.where(self.first == NO_DATE, NO_DATE, self.last - self.first).astype(np.int32)
+
+
+def date_maps(scores: xr.Dataset, *, threshold: float = 0.5, low: float = 0.3) -> DateMaps:
+    """Date the strongest run of every pixel that reaches the threshold.
+
+    Parameters
+    ----------
+    scores : xarray.Dataset
+        As `open_scores` gives it.
+    threshold, low : float
+        As in `EventOptions`.
+    """
+    runs = find_runs(scores, threshold=threshold, low=low, floor=threshold)
+    shape = (scores.sizes["y"], scores.sizes["x"])
+    # The last of equal keys stays when a pixel is written twice: strongest last, of equals the earliest.
+    order = np.lexsort((-runs.first, runs.peak))
+    dates = run_dates(runs.edges, window_days=window_days_of(scores))
+    maps = []
+    for name in ("first", "first_low", "first_high", "last", "last_low", "last_high"):
+        image = np.full(shape, NO_DATE, np.int32)
+        image.flat[runs.pixel[order]] = getattr(dates, name)[order]
+        maps.append(image)
+    return DateMaps(*maps)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from urbandelta.dating import EDGE_LEVELS, Edges, edges_of
+from urbandelta.flanks import EDGE_LEVELS, Edges, edges_of
 from urbandelta.types import Array, BoolArray, FloatArray, TimeArray
 
 BLOCK_BYTES = 96 * 2**20
