@@ -1,8 +1,8 @@
-"""Landsat metadata files (MTL): every text layout since 2008 and the JSON of Collection 2, read into one table of bands.
+"""Landsat metadata files (MTL): every text layout since 2008 and Collection 2's JSON, read into one table of bands.
 
-Three generations of key names are known: `LMAX_BAND61` and `BAND61_FILE_NAME` (before August 2012), `RADIANCE_MULT_BAND_
-6_VCID_1` and `FILE_NAME_BAND_6_VCID_1` (since then, Collection 1), and the same in groups of other names (Collection 2).
-Keys are looked up whatever their group, so a group that was renamed does not matter.
+Three generations of key names are known: `LMAX_BAND61` and `BAND61_FILE_NAME` (before August 2012),
+`RADIANCE_MULT_BAND_6_VCID_1` and `FILE_NAME_BAND_6_VCID_1` (since then, Collection 1), and the same in groups of other
+names (Collection 2). Keys are looked up whatever their group, so a group that was renamed does not matter.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Mtl:
     """A Landsat Level-1 scene as its metadata file describes it.
 
     `spacecraft` is 4, 5, 7, 8 or 9; `sensor` such as `TM`, `ETM`, `OLI_TIRS`; `collection` is 0 before collections were
-    numbered. `sun_elevation` is that of the scene's centre in degrees; `earth_sun_distance` in astronomical units, None if
-    not stated. Names of files are "" where there is none.
+    numbered. `sun_elevation` is that of the scene's centre in degrees; `earth_sun_distance` in astronomical units, None
+    if not stated. Names of files are "" where there is none.
     """
 
     where: str

@@ -1,7 +1,7 @@
 """Quality bands of Landsat Collections 1 and 2 as one bitfield of reasons.
 
-The published pipeline masks saturation, cloud, cloud of medium confidence, shadow and snow, but neither fill nor dropped
-frames; here both are masked. Collection 2 renamed the bands and moved every bit.
+The published pipeline masks saturation, cloud, cloud of medium confidence, shadow and snow, but neither fill nor
+dropped frames; here both are masked. Collection 2 renamed the bands and moved every bit.
 
 References
 ----------
@@ -31,6 +31,14 @@ _COLLECTION1: Bits = (
     (8, MaskReason.CLOUD_SHADOW),
     (10, MaskReason.SNOW),
 )
+_BEFORE: Bits = (
+    (0, MaskReason.NODATA),
+    (1, MaskReason.DROPPED),
+    (2, MaskReason.OTHER),
+    (11, MaskReason.SNOW),
+    (13, MaskReason.CLOUD),
+    (15, MaskReason.CLOUD),
+)
 _COLLECTION2: Bits = (
     (0, MaskReason.NODATA),
     (3, MaskReason.CLOUD),
@@ -47,6 +55,11 @@ _DROPPED1 = 1  # Landsat 4 to 7; on Landsat 8 the same bit means terrain occlusi
 _DROPPED2 = 9
 _OCCLUDED2 = 11
 _SATURATION2 = 0b1_0111_1111  # bands 1 to 7; bit 8 is band 6 of high gain (Landsat 7) or band 9
+
+
+def before_collections_reasons(quality: Array) -> MaskArray:
+    """Reasons from the `BQA` band of Landsat 8 before collections, shape (y, x)."""
+    return _masked(_integers(quality, "BQA"), _BEFORE)
 
 
 def collection1_reasons(quality: Array, *, spacecraft: int) -> MaskArray:

@@ -73,8 +73,8 @@ def is_thermal(mtl: Mtl, band: str) -> bool:
 class Correction:
     """How one band's digital numbers become a quantity.
 
-    `line` gives radiance, or reflectance before the division by the sine of the sun's elevation. `origin` says where its
-    numbers come from.
+    `line` gives radiance, or reflectance before the division by the sine of the sun's elevation. `origin` says where
+    its numbers come from.
     """
 
     band: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Import scenes from files into a cube.")
 
 _FILES = "Which files and bands"
+_LANDSAT = "Landsat"
 
 
 @app.command("eopatch")
@@ -121,6 +122,44 @@ def import_netcdf(
         options.job(source, lambda _: Found(netcdf.find_scenes(source, netcdf_options), masks=options.valid_rules)),
         options,
     )
+
+
+@app.command("landsat")
+@takes_options
+def import_landsat(
+    source: Annotated[
+        Path, typer.Argument(help="A Level-1 scene (its MTL file, folder or archive), or a folder of many.")
+    ],
+    *,
+    options: ImportOptions,
+    sun: Annotated[
+        Literal["scene", "pixel"], option("--sun", "Sun's elevation: the scene's, or one for each pixel.", _LANDSAT)
+    ] = "scene",
+    thermal: Annotated[
+        Literal["scaled", "kelvin"],
+        option("--thermal", "Thermal band: 0..1 over Landsat 5's range of radiance, or kelvin.", _LANDSAT),
+    ] = "scaled",
+    rescaling: Annotated[
+        Literal["declared", "range"],
+        option("--rescaling", "Factors as declared, or from the declared range.", _LANDSAT),
+    ] = "declared",
+    quality: Annotated[
+        Literal["auto", "none"], option("--quality", "Mask by the quality bands that the MTL names.", _LANDSAT)
+    ] = "auto",
+    dilated_cloud: Annotated[
+        bool, option("--dilated-cloud/--no-dilated-cloud", "Collection 2: mask the margin around clouds.", _LANDSAT)
+    ] = True,
+) -> None:
+    """Import Landsat 4 to 9 Level-1 scenes, corrected to the top of the atmosphere and masked by their quality bands.
+
+    Archives (.tar, .tar.gz) are read where they lie.
+    """
+    from urbandelta.sources import landsat
+
+    landsat_options = landsat.LandsatOptions(
+        sun=sun, thermal=thermal, rescaling=rescaling, quality=quality, dilated_cloud=dilated_cloud
+    )
+    _run(options.job(source, lambda stream: landsat.find(source, stream, landsat_options)), options)
 
 
 def _run(job: ImportJob, options: ImportOptions) -> None:

@@ -73,6 +73,8 @@ class Scene:
     relative_orbit: int = -1
     orbit_state: OrbitState = ""
     processing_baseline: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """What the source itself did to the numbers; goes into the acquisition's provenance."""
 
     @property
     def item_id(self) -> str:
@@ -281,7 +283,11 @@ def read_scene(scene: Scene, recipe: Recipe, grid: Grid) -> Acquisition:
         processing_level=recipe.declared.level,
         boa_offset_applied=recipe.declared.boa_offset_applied,
         backscatter_coefficient=recipe.declared.coefficient,
-        provenance={**recipe.as_dict(), "files": origins(scene, (*bands, *(r.band for r in recipe.encoding.masks)))},
+        provenance={
+            **scene.provenance,
+            **recipe.as_dict(),
+            "files": origins(scene, (*bands, *(r.band for r in recipe.encoding.masks))),
+        },
     )
 
 

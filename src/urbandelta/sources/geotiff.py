@@ -153,7 +153,7 @@ def read_info(path: Path, *, crs: str | None = None) -> RasterInfo:
         raise SourceError(f"{path}: not a readable raster ({_cause(error)}); fetch or convert it again") from error
 
 
-def open_raster(path: Path) -> DatasetReader:
+def open_raster(path: str | Path) -> DatasetReader:
     """`rasterio.open` without its warning about files that are not georeferenced: `read_info` refuses those."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
