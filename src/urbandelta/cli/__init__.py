@@ -15,6 +15,7 @@ import typer
 
 from urbandelta import __version__
 from urbandelta.cli import (
+    correcting,
     degrading,
     demonstrating,
     evaluating,
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command("demo")(demonstrating.demo)
 app.command("simulate")(simulating.simulate_command)
 app.add_typer(importing.app, name="import")
+app.command("toa")(correcting.toa)
 app.command("info")(inspecting.info)
 app.command("windows")(inspecting.windows)
 app.command("label")(labelling.label)

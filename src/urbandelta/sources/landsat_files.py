@@ -35,6 +35,10 @@ class SceneFiles(Protocol):
     def mtl(self) -> Mtl:
         """Its metadata."""
 
+    @property
+    def container(self) -> Path:
+        """The metadata file in a folder, or the archive."""
+
     def raster(self, name: str) -> str | None:
         """What rasterio opens for the file of this name; None if it is not there."""
 
@@ -45,6 +49,11 @@ class FolderFiles:
 
     mtl: Mtl
     folder: Path
+
+    @property
+    def container(self) -> Path:
+        """The metadata file."""
+        return Path(self.mtl.where)
 
     def raster(self, name: str) -> str | None:
         """Path of the file of this name; upper and lower case are the same."""
@@ -62,6 +71,11 @@ class TarFiles:
     mtl: Mtl
     archive: Path
 
+    @property
+    def container(self) -> Path:
+        """The archive."""
+        return self.archive
+
     def raster(self, name: str) -> str | None:
         """A part of the archive, as GDAL's `/vsisubfile/` names it."""
         place = _members(self.archive, self.archive.stat().st_mtime_ns).get(name.lower())
@@ -74,6 +88,11 @@ class PackedFiles:
 
     mtl: Mtl
     archive: Path
+
+    @property
+    def container(self) -> Path:
+        """The archive."""
+        return self.archive
 
     def raster(self, name: str) -> str | None:
         """Path of the unpacked file."""
