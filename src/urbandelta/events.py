@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 import rasterio.features
 import shapely
 import xarray as xr
@@ -122,7 +123,7 @@ class Event:
     last_high: np.datetime64
     area_m2: float
     peak: float
-    """Highest score of all its pixels and windows."""
+    """Highest score of all its pixels and windows, to four decimals like the two that follow."""
     mean: float
     """Mean over its pixels of their highest scores."""
     spread: float | None
@@ -235,9 +236,9 @@ class _Finder:
             geometry=outline(rows, columns, self.grid),
             **self._dates(member[core]),
             area_m2=round(area, 1),
-            peak=float(runs.peak[best]),
-            mean=mean,
-            spread=spread,
+            peak=round(float(runs.peak[best]), 4),
+            mean=round(mean, 4),
+            spread=None if spread is None else round(spread, 4),
             n_obs=int(self.windows.n_obs[runs.peak_at[best]]),
             windows=int(runs.above_last[core].max() - runs.above_first[core].min()) + 1,
             status=AlertStatus.of(stage, "high" if sure else "low"),
@@ -314,7 +315,8 @@ def outline(rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer], gri
     top, left = int(rows.min()), int(columns.min())
     mask = np.zeros((int(rows.max()) - top + 1, int(columns.max()) - left + 1), np.uint8)
     mask[rows - top, columns - left] = 1
-    transform = grid.affine * grid.affine.translation(left, top)
+    a, b, c, d, e, f = grid.transform
+    transform = rasterio.Affine(a, b, c + a * left + b * top, d, e, f + d * left + e * top)
     shapes = rasterio.features.shapes(mask, mask=mask.astype(bool), connectivity=4, transform=transform)
     polygons = [shapely.geometry.shape(shape) for shape, _ in shapes]
     return shapely.normalize(polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons))
