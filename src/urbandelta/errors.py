@@ -76,3 +76,7 @@ class EventError(UrbandeltaError):
 
 class MetadataError(SourceError):
     """A Landsat metadata file (MTL) is malformed, or does not state what a correction needs."""
+
+
+class NotifyError(UrbandeltaError):
+    """Somebody could not be told of new events; the events themselves are safe in the feed."""
