@@ -1,0 +1,181 @@
+"""Pyramids of scores, from cloud-optimised GeoTIFFs or straight from the score store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import xarray as xr
+from rasterio.windows import Window
+
+from urbandelta.composites import shrink
+from urbandelta.errors import StoreError
+from urbandelta.types import FloatArray
+from urbandelta.web.cache import ByteCache
+from urbandelta.web.pyramids import BRICK_PX, LEVELS, UNKNOWN, Bytes, Pyramid, level_shape, quantise
+
+GDAL_CACHE_BYTES = 32 * 2**20
+"""GDAL would take a twentieth of the machine's memory for decoded blocks; bricks are cached behind it anyway."""
+THUMBNAIL_LEVEL = 3
+"""From this level on, pixels come from thumbnails of the whole area, made once for each run of windows."""
+_BLOCK_PX = 512
+
+
+class ScorePyramid(Pyramid, Protocol):
+    """A pyramid that also hands out the values behind its indices."""
+
+    def values(self, level: int, rows: slice, columns: slice) -> FloatArray:
+        """Values (y, x) of a level, NaN where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class CogPyramid:
+    """One band of a GeoTIFF as indices 0..253 from `low` to `high`; coarser levels by its overviews."""
+
+    path: Path
+    shape: tuple[int, int]
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def key(self) -> Hashable:
+        """Path, time of change, and size of the file."""
+        return (*self.identity, self.low, self.high)
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """Changes when the file is written anew."""
+        stat = self.path.stat()
+        return str(self.path), stat.st_mtime_ns, stat.st_size
+
+    @property
+    def most_level(self) -> int:
+        """Down to about 64 pixels a side."""
+        return most_level(self.shape)
+
+    def read(self, level: int, rows: slice, columns: slice) -> Bytes:
+        """Indices (y, x) of a level."""
+        return quantise(self.values(level, rows, columns), self.low, self.high)
+
+    def values(self, level: int, rows: slice, columns: slice) -> FloatArray:
+        """Values (y, x) of a level, NaN where there is none."""
+        factor = 2**level
+        top, left = rows.start * factor, columns.start * factor
+        window = Window(
+            left, top, min(columns.stop * factor, self.shape[1]) - left, min(rows.stop * factor, self.shape[0]) - top
+        )
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        try:
+            with (
+                rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+                rasterio.open(self.path) as source,
+            ):
+                raw = source.read(1, window=window, out_shape=shape)
+                nodata, scale, offset = source.nodata, source.scales[0], source.offsets[0]
+        except rasterio.errors.RasterioError as error:
+            raise StoreError(f"{self.path.name}: cannot be read ({error}); make the products again") from error
+        values: FloatArray = raw.astype(np.float32)
+        if nodata is not None and not math.isnan(nodata):
+            values[raw == nodata] = np.nan
+        if (scale, offset) != (1.0, 0.0):
+            values = values * np.float32(scale) + np.float32(offset)
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class StorePyramid:
+    """Highest score of some windows of a score store, as indices."""
+
+    scores: xr.Dataset
+    members: tuple[int, ...]
+    thumbnails: ByteCache[Bytes]
+
+    @property
+    def key(self) -> Hashable:
+        """Store, snapshot, and windows."""
+        return ("scores", self.scores.attrs["snapshot"], self.members)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the scores."""
+        return self.scores.sizes["y"], self.scores.sizes["x"]
+
+    @property
+    def most_level(self) -> int:
+        """Down to about 64 pixels a side."""
+        return most_level(self.shape)
+
+    def read(self, level: int, rows: slice, columns: slice) -> Bytes:
+        """Indices (y, x) of a level."""
+        return quantise(self.values(level, rows, columns), 0.0, 1.0)
+
+    def values(self, level: int, rows: slice, columns: slice) -> FloatArray:
+        """Scores (y, x) of a level: of each window the mean of a cell, of these the highest."""
+        if level >= THUMBNAIL_LEVEL:
+            return self._from_thumbnails(level, rows, columns)
+        factor = 2**level
+        y = slice(rows.start * factor, min(rows.stop * factor, self.shape[0]))
+        x = slice(columns.start * factor, min(columns.stop * factor, self.shape[1]))
+        best = np.full((rows.stop - rows.start, columns.stop - columns.start), np.nan, np.float32)
+        for slab, members in self._slabs():
+            values = self._values(slab, y, x)
+            for member in members:
+                np.fmax(best, shrink(values[member - slab.start], factor), out=best)
+        return best
+
+    def _from_thumbnails(self, level: int, rows: slice, columns: slice) -> FloatArray:
+        best: FloatArray | None = None
+        for slab, members in self._slabs():
+            key = ("thumbnails", self.scores.attrs["snapshot"], slab.start)
+            small = self.thumbnails.get(key, partial(self._thumbnails, slab))
+            for member in members:
+                index = small[member - slab.start]
+                one = np.where(index == UNKNOWN, np.nan, index / np.float32(LEVELS - 1)).astype(np.float32)
+                best = one if best is None else np.fmax(best, one)
+        assert best is not None  # a month holds at least one window
+        return shrink(best, 2 ** (level - THUMBNAIL_LEVEL))[rows, columns]
+
+    def _thumbnails(self, slab: slice) -> Bytes:
+        """Each window of a slab over the whole area at an eighth of the resolution (window, y, x)."""
+        height, width = level_shape(self.shape, THUMBNAIL_LEVEL)
+        factor = 2**THUMBNAIL_LEVEL
+        found = np.full((slab.stop - slab.start, height, width), UNKNOWN, np.uint8)
+        for top in range(0, self.shape[0], _BLOCK_PX):
+            for left in range(0, self.shape[1], _BLOCK_PX):
+                values = self._values(slab, slice(top, top + _BLOCK_PX), slice(left, left + _BLOCK_PX))
+                for n, one in enumerate(values):
+                    small = quantise(shrink(one, factor), 0.0, 1.0)
+                    y, x = top // factor, left // factor
+                    found[n, y : y + small.shape[0], x : x + small.shape[1]] = small
+        return found
+
+    def _slabs(self) -> list[tuple[slice, Sequence[int]]]:
+        """Runs of windows that share chunks, with the members in each: a chunk is decoded once for all of them."""
+        step = int(self.scores["score"].encoding.get("preferred_chunks", {}).get("window", 1))
+        count = self.scores.sizes["window"]
+        slabs: list[tuple[slice, Sequence[int]]] = []
+        for number in sorted({member // step for member in self.members}):
+            slab = slice(number * step, min((number + 1) * step, count))
+            slabs.append((slab, [member for member in self.members if slab.start <= member < slab.stop]))
+        return slabs
+
+    def _values(self, windows: slice, y: slice, x: slice) -> FloatArray:
+        return np.asarray(self.scores["score"][windows, y, x].values, np.float32)
+
+
+def most_level(shape: tuple[int, int]) -> int:
+    """Level at which the longer side has about 64 pixels."""
+    return max(math.ceil(math.log2(max(*shape, 1) / (BRICK_PX // 4))), 0)
+
+
+def size_of(array: npt.NDArray[np.uint8]) -> int:
+    """Bytes of an array."""
+    return array.nbytes
