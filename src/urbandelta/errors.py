@@ -80,3 +80,7 @@ class MetadataError(SourceError):
 
 class NotifyError(UrbandeltaError):
     """Somebody could not be told of new events; the events themselves are safe in the feed."""
+
+
+class FetchError(UrbandeltaError):
+    """Something at a distance cannot be had: an archive does not answer, refuses, or sends other bytes than it said."""
