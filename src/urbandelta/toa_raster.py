@@ -43,7 +43,8 @@ _ROUNDED = 1e-3
 class ToaOptions:
     """What to make of the digital numbers, and how to store it.
 
-    `scale` and `thermal_scale` are units per stored step: stored = value / scale. They need not be given for floats.
+    `scale` and `thermal_scale` are units per stored step: stored = (value - offset) / scale, the offset not for
+    temperatures. They need not be given for floats.
     `quality` hides what the scene's quality bands call cloud, shadow, snow, saturated or dropped.
     """
 
@@ -54,6 +55,7 @@ class ToaOptions:
     temperature: TemperatureUnit = "K"
     dtype: StoredType = "float32"
     scale: float | None = None
+    offset: float = 0.0
     thermal_scale: float | None = None
     quality: bool = False
 
@@ -168,7 +170,7 @@ def _job(files: SceneFiles, options: ToaOptions, dn: Path | None) -> _Job:
     for layer in layers.values():
         if layer.grid != grid:
             raise ConfigError(
-                f"{layer.origin}: lies on {layer.grid}, other bands on {grid}; write them to files of their own (--bands)"
+                f"{layer.origin}: lies on {layer.grid}, other bands on {grid}; write them apart with --bands"
             )
     corrections = {name: find_correction(mtl, name, kind=options.kind, rescaling=options.rescaling) for name in layers}
     if options.rescaling == "declared":
@@ -324,6 +326,7 @@ class _Storage:
     """How one band's values are stored: `stored = (value - offset) / scale`."""
 
     scale: float
+    offset: float
     unit: str
     limits: tuple[float, float] | None
     nodata: float
@@ -332,16 +335,17 @@ class _Storage:
 def _storage(correction: Correction, options: ToaOptions) -> _Storage:
     thermal = correction.quantity == "temperature"
     scale = options.thermal_scale if thermal else options.scale
+    offset = 0.0 if thermal else options.offset
     dtype = np.dtype(options.dtype)
     unit = options.temperature if thermal else _UNITS[correction.quantity]
     if dtype.kind == "f":
-        return _Storage(1.0 if scale is None else scale, unit, None, float("nan"))
+        return _Storage(1.0 if scale is None else scale, offset, unit, None, float("nan"))
     if scale is None:
         option = "--thermal-scale" if thermal else "--scale"
         raise ConfigError(f"--dtype {options.dtype} needs {option}, the units per step (0.0001 for reflectance)")
     info = np.iinfo(dtype)
     # The lowest code is kept for pixels without a value: 0 for unsigned types, -32768 for int16.
-    return _Storage(scale, unit, (info.min + 1, info.max), info.min)
+    return _Storage(scale, offset, unit, (info.min + 1, info.max), info.min)
 
 
 def _write(
@@ -364,6 +368,7 @@ def _write(
                 to.set_band_description(index, f"B{name}")
                 to.set_band_unit(index, store.unit)
             to.scales = [store.scale for store in storage.values()]
+            to.offsets = [store.offset for store in storage.values()]
             valid, clipped = _fill(to, job, options, storage, progress)
         os.replace(temporary, out)
     except (RasterioError, OSError) as error:
@@ -436,7 +441,8 @@ def _in_unit(values: FloatArray, unit: str) -> Array:
 
 
 def _stored(values: Array, store: _Storage, dtype: str) -> tuple[Array, int]:
-    numbers = values if store.scale == 1 else values.astype(np.float64) / store.scale
+    plain = (store.scale, store.offset) == (1.0, 0.0)
+    numbers = values if plain else (values.astype(np.float64) - store.offset) / store.scale
     if store.limits is None:
         return numbers.astype(dtype), 0
     low, high = store.limits

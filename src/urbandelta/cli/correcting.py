@@ -35,7 +35,10 @@ def toa(
     dtype: Annotated[
         Literal["float32", "float64", "uint8", "uint16", "int16"], typer.Option(help="Type of the stored numbers.")
     ] = "float32",
-    scale: Annotated[float | None, typer.Option(help="Units per step: stored = value / scale [floats: 1].")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Units per step: stored = (value - offset) / scale [floats: 1].")
+    ] = None,
+    offset: Annotated[float, typer.Option(help="See --scale; not for temperatures.")] = 0.0,
     thermal_scale: Annotated[float | None, typer.Option(help="The same for temperatures [floats: 1].")] = None,
     qa: Annotated[bool, typer.Option("--qa", help="Hide what the scene's quality bands call unusable.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that holds something else.")] = False,
@@ -55,6 +58,7 @@ def toa(
         temperature=temperature,
         dtype=dtype,
         scale=scale,
+        offset=offset,
         thermal_scale=thermal_scale,
         quality=qa,
     )
@@ -69,6 +73,9 @@ def toa(
     if report.missing:
         typer.echo(f"left out, their files are not there: bands {', '.join(report.missing)}", err=True)
     if report.clipped:
-        typer.echo(f"{report.clipped} values did not fit {dtype} and were clipped; choose a larger scale", err=True)
+        typer.echo(
+            f"{report.clipped} values did not fit {dtype} and were clipped; choose other --scale, --offset or --dtype",
+            err=True,
+        )
     for note in report.notes:
         typer.echo(note, err=True)

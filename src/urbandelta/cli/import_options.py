@@ -72,6 +72,9 @@ class ImportOptions:
     keep_bits: Annotated[
         int | None, option("--keep-bits", "Round floats to this many mantissa bits (12: 0.0005 dB) [none].", _VALUES)
     ] = None
+    match: Annotated[
+        str, option("--match", "Radar of one band: one gain for all, to the mean that these weights expect.", _VALUES)
+    ] = ""
     view_as: Annotated[
         str | None, option("--view-as", "Integer type that the bits really hold, such as uint16.", _VALUES)
     ] = None
@@ -138,6 +141,7 @@ class ImportOptions:
             only=names_in(self.only),
             merge_within=self.merge_within,
             keep_bits=self.keep_bits,
+            match=self.match,
         )
 
     def _encoding(self) -> Encoding:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from urbandelta.sources.calibrate import Decoded, Encoding, MaskRule, decode
 from urbandelta.sources.choices import Resampling
 from urbandelta.sources.resample import covering_window, crop, onto_grid, union
 from urbandelta.types import Acquisition, Array, BoolArray, MaskArray, MaskReason, OrbitState
+
+if TYPE_CHECKING:
+    from urbandelta.matching import Matching
 
 _LONGEST_PASS_SECONDS = 86_400
 _NODATA = int(MaskReason.NODATA)
@@ -114,6 +117,8 @@ class Recipe:
     declared: Declared = field(default_factory=Declared)
     resampling: Resampling = "nearest"
     source: str = ""
+    matching: Matching | None = None
+    """Gain that all values are multiplied by; it goes into the acquisitions' scale, the stored numbers stay."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the provenance."""
@@ -123,6 +128,7 @@ class Recipe:
             "encoding": self.encoding.as_dict(),
             "declared": {name: value for name, value in vars(self.declared).items() if value not in ("", -1)},
             "resampling": self.resampling,
+            **({"matching": self.matching.as_dict()} if self.matching is not None else {}),
         }
 
 
@@ -268,13 +274,14 @@ def read_scene(scene: Scene, recipe: Recipe, grid: Grid) -> Acquisition:
     for part in scene.parts[1:]:
         image = _merge(image, _read_part(part, bands, recipe, grid))
     info = describe_scene(scene, recipe)
+    gain = 1.0 if recipe.matching is None else recipe.matching.gain
     return Acquisition(
         time=scene.time,
         values=image.values,
         mask=image.mask,
         bands=bands,
-        scale=image.scale,
-        offset=image.offset,
+        scale=image.scale * gain,
+        offset=image.offset * gain,
         item_id=scene.item_id,
         platform=info.platform,
         relative_orbit=info.relative_orbit,

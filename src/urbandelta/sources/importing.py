@@ -6,10 +6,12 @@ read before it too: an import that cannot work leaves no empty cube behind.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from urbandelta.eras import Stream, era_named
 from urbandelta.errors import ConfigError, SourceError, StoreError
@@ -31,6 +33,9 @@ from urbandelta.sources.calibrate import Encoding
 from urbandelta.sources.choices import Resampling, ZeroRule
 from urbandelta.store import AppendReport, Cube, create_cube, open_cube
 from urbandelta.types import Acquisition, Progress
+
+if TYPE_CHECKING:
+    from urbandelta.matching import Matching
 
 UNKNOWN = "unknown"
 """What a user says who does not know: stored as such, and refused or accepted where it matters."""
@@ -79,6 +84,8 @@ class ImportJob:
     merge_within: float | None = None
     keep_bits: int | None = None
     """Mantissa bits kept of float values; None keeps them as they are."""
+    match: str = ""
+    """Weights (a file or a shipped set) whose expected mean the values are brought to; "" leaves them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,7 @@ class ImportPlan:
     other_orbit: int
     outside: int
     keep_bits: int | None = None
+    match: str = ""
 
 
 def plan_import(job: ImportJob) -> ImportPlan:
@@ -130,6 +138,7 @@ def plan_import(job: ImportJob) -> ImportPlan:
         other_orbit=other_orbit,
         outside=len(ordered) - len(inside),
         keep_bits=job.keep_bits,
+        match=job.match,
     )
 
 
@@ -143,10 +152,41 @@ def run_import(plan: ImportPlan, *, progress: Progress | None = None) -> AppendR
     StoreError
         If the stream holds another acquisition of the same time, or data in another encoding.
     """
-    acquisitions = rounded(_counted(plan.source, progress), keep_bits=plan.keep_bits)
+    source = _matched(plan) if plan.match else plan.source
+    acquisitions = rounded(_counted(source, progress), keep_bits=plan.keep_bits)
     first = next(acquisitions)
     cube = plan.cube or create_cube(plan.into, era=plan.era, grid=plan.source.grid)
     return cube.append(plan.source.recipe.stream.name, chain([first], acquisitions))
+
+
+def _matched(plan: ImportPlan) -> SceneSource:
+    """The source with one gain for all; a stream that was matched to the same weights before keeps its gain."""
+    from urbandelta.matching import find_matching
+    from urbandelta.weights import find_weights
+
+    source = plan.source
+    weights = find_weights(plan.match)
+    if weights.era.name != plan.era:
+        raise ConfigError(f"--match {plan.match}: weights of era {weights.era.name}, the cube is of era {plan.era}")
+    name = source.recipe.stream.name
+    matching = _earlier_matching(plan.cube, name, weights.sha256) if plan.cube is not None else None
+    if matching is None:
+        matching = find_matching(source.acquisitions(), weights, name)
+    return replace(source, recipe=replace(source.recipe, matching=matching))
+
+
+def _earlier_matching(cube: Cube, stream: str, sha256: str) -> Matching | None:
+    from urbandelta.matching import Matching
+
+    if stream not in cube.streams:
+        return None
+    newest = json.loads(str(cube.acquisitions(stream)["provenance"].values[-1]))
+    document = newest.get("matching")
+    if document is None or document["weights_sha256"] != sha256:
+        raise SourceError(
+            f"{cube.url}: its stream {stream} is not matched to these weights; a stream has one gain, import it anew"
+        )
+    return Matching.from_dict(document)
 
 
 def _counted(source: SceneSource, progress: Progress | None) -> Iterator[Acquisition]:
