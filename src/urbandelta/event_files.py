@@ -9,21 +9,34 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pyproj
 import shapely
+import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
 from urbandelta.cog import write_whole
 from urbandelta.errors import EventError, ProductError
-from urbandelta.events import AlertStatus, Event
+from urbandelta.events import AlertStatus, Event, EventOptions
 from urbandelta.grid import Grid
 
-__all__ = ["FORMATS", "PROPERTIES", "EventFormat", "feature", "gfw_code", "read_events", "to_degrees", "write_events"]
+__all__ = [
+    "FILE_NAMES",
+    "FORMATS",
+    "PROPERTIES",
+    "EventFormat",
+    "feature",
+    "gfw_code",
+    "provenance_of_events",
+    "read_events",
+    "to_degrees",
+    "write_event_file",
+    "write_events",
+]
 
 EventFormat: TypeAlias = Literal["gpkg", "geoparquet", "geojson"]
 FORMATS: tuple[EventFormat, ...] = get_args(EventFormat)
@@ -82,6 +95,13 @@ PROPERTIES: tuple[Property, ...] = (
     ),
     Property("gfw", "integer", "Global Forest Watch code: 2 low or 3 high, then days since 2014-12-31", gfw_code),
 )
+
+
+def provenance_of_events(scores: xr.Dataset, options: EventOptions) -> dict[str, Any]:
+    """What events come from: weights, era, version and options; nothing that changes with every update."""
+    kept = ("weights_name", "weights_sha256", "era", "version", "substitutions", "rule", "members")
+    known = {name: scores.attrs[name] for name in kept if name in scores.attrs}
+    return {**known, "options": asdict(options)}
 
 
 def write_events(

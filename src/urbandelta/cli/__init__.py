@@ -19,6 +19,7 @@ from urbandelta.cli import (
     degrading,
     demonstrating,
     evaluating,
+    eventing,
     importing,
     inspecting,
     labelling,
@@ -56,6 +57,7 @@ app.command("evaluate")(evaluating.evaluate_command)
 app.command("observation-loss")(degrading.observation_loss)
 app.command("transfer")(transferring.transfer_command)
 app.command("ensemble")(transferring.ensemble)
+app.command("events")(eventing.events)
 app.command("export")(reporting.export)
 app.command("report")(reporting.report)
 app.add_typer(weighing.app, name="weights")
