@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def simulate_command(
-    cube: Annotated[str, typer.Argument(help="Cube to write; the truth goes beside it, into CUBE.truth.tif.")],
+    cube: Annotated[
+        str, typer.Argument(help="Cube to write; the truth goes beside it: CUBE.truth.tif, CUBE.truth-last.tif.")
+    ],
     era: Annotated[str, typer.Option(help="s12 (Sentinel-1 and 2) or ers12ls5 (ERS and Landsat 5).")] = "s12",
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 128,
     months: Annotated[int, typer.Option(help="Length of the series.")] = 24,
@@ -35,9 +37,10 @@ def simulate_command(
     """Write a simulated scene as a cube, with the date of every change beside it.
 
     Fields change crop, leaves fall, soil gets wet: that is no urban change. Buildings appear at known dates; the truth
-    holds the first day of construction (int32 days since 1970-01-01, -1 where nothing is built).
+    holds the first day of construction (int32 days since 1970-01-01, -1 where nothing is built), a second file the day
+    from which a pixel has its final look.
     """
-    from urbandelta.simulate import simulate, write_truth
+    from urbandelta.simulate import simulate, write_last_truth, write_truth
     from urbandelta.store import create_cube
 
     scene = simulate(
@@ -53,10 +56,12 @@ def simulate_command(
     target = create_cube(cube, era=era, grid=scene.grid, overwrite=overwrite)
     added = _fill(target, scene, keep_bits)
     # Last, so that a truth beside a cube says that the cube is complete.
+    last_truth = write_last_truth(scene, Path(f"{cube.rstrip('/')}.truth-last.tif"))
     truth = write_truth(scene, Path(f"{cube.rstrip('/')}.truth.tif"))
     summary = {
         "cube": cube,
         "truth": str(truth),
+        "truth_last": str(last_truth),
         "era": era,
         "seed": seed,
         "size": size,

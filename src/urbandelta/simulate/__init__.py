@@ -5,7 +5,7 @@ leaves), `landscape` (what lies where and what is built when), `weather`, `optic
 (when), `recipes` (one row an era), `scene` (the whole), `files` (GeoTIFFs).
 """
 
-from urbandelta.simulate.files import MASK_BAND, import_pattern, write_scenes, write_truth
+from urbandelta.simulate.files import MASK_BAND, import_pattern, write_last_truth, write_scenes, write_truth
 from urbandelta.simulate.scene import NO_CHANGE, Scene, simulate
 from urbandelta.simulate.surfaces import LandCover
 
@@ -16,6 +16,7 @@ __all__ = [
     "Scene",
     "import_pattern",
     "simulate",
+    "write_last_truth",
     "write_scenes",
     "write_truth",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import rasterio
 
 from urbandelta.simulate.scene import NO_CHANGE, Scene
-from urbandelta.types import Acquisition, Progress
+from urbandelta.types import Acquisition, Array, Progress
 
 _FILE_NAME = "{stream}_{date:%Y%m%dT%H%M%S}_{platform}_r{track}.tif"
 MASK_BAND = "mask"
@@ -95,7 +95,18 @@ def write_truth(scene: Scene, path: Path | str) -> Path:
     -------
     Path
     """
-    path = Path(path)
+    return _write_days(scene, Path(path), scene.truth, "first change, days since 1970-01-01")
+
+
+def write_last_truth(scene: Scene, path: Path | str) -> Path:
+    """Write the day from which every changed pixel has its final look; a file like that of `write_truth`.
+
+    The day may lie behind the end of the series.
+    """
+    return _write_days(scene, Path(path), scene.completed, "last change, days since 1970-01-01")
+
+
+def _write_days(scene: Scene, path: Path, days: Array, description: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
         path,
@@ -110,6 +121,6 @@ def write_truth(scene: Scene, path: Path | str) -> Path:
         transform=scene.grid.affine,
         compress="deflate",
     ) as target:
-        target.write(scene.truth, 1)
-        target.set_band_description(1, "first change, days since 1970-01-01")
+        target.write(days, 1)
+        target.set_band_description(1, description)
     return path
