@@ -94,8 +94,8 @@ def headline(
     position = position_text(frame.lonlat(top.row, top.column))
     return (
         f"{area_text(changed_ha)} of {area_text(scored_ha)} changed ({share:.2g} %), in {places}.",
-        f"The strongest change covers {area_text(top.area_ha)} {where} of the scene ({position}) and is first seen "
-        f"around {plain_date(top.change_date)}, with a highest score of {top.peak_score:.2f}.",
+        f"The strongest change covers {area_text(top.area_ha)} {where} of the scene ({position}) and is dated "
+        f"to around {plain_date(top.change_date)}, with a highest score of {top.peak_score:.2f}.",
     )
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +11,7 @@ import typer
 
 from urbandelta.cli.options import takes_options
 from urbandelta.cli.progress import AsJson, print_json, progress_bar
+from urbandelta.cli.run_options import RunFlags, speaks
 from urbandelta.cli.splitting import SplitFlags, read_plan
 
 if TYPE_CHECKING:
@@ -89,23 +87,7 @@ def train_command(
     init: Annotated[
         str | None, typer.Option("--init", metavar="WEIGHTS", help="Weights to go on from: a file or a shipped set.")
     ] = None,
-    run: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="Folder of checkpoints and logs [WEIGHTS as .run].")
-    ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart/--resume", help="Start over, or go on where the run stopped.")
-    ] = False,
-    checkpoint_every: Annotated[int, typer.Option(help="Batches between checkpoints.")] = 25,
-    devices: Annotated[int, typer.Option(help="GPUs, or processes on a CPU.")] = 1,
-    strategy: Annotated[str, typer.Option(help="auto or ddp.")] = "auto",
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads of a process [all usable cores].")] = None,
-    substitute: Annotated[
-        list[str] | None, typer.Option(metavar="TARGET=SOURCE", help="Stand-in for a missing band or stream.")
-    ] = None,
-    accept: Annotated[
-        list[str] | None, typer.Option(metavar="PROPERTY", help="Accept that a property of the input differs.")
-    ] = None,
+    run_flags: RunFlags,
     as_json: AsJson = False,
 ) -> None:
     """Train the network on labelled cubes.
@@ -113,7 +95,7 @@ def train_command(
     Killed at any moment, the same command goes on after the last checkpoint and ends with the same weights. The best
     weights so far are always in --out.
     """
-    from urbandelta.training import Hardware, train
+    from urbandelta.training import train
     from urbandelta.weights import find_weights
 
     settings = training.settings(flags.seed)
@@ -140,16 +122,10 @@ def train_command(
             split=chosen,
             settings=settings,
             init=None if init is None else find_weights(init),
-            run=run,
-            restart=restart,
-            hardware=Hardware(devices=devices, strategy=strategy, accelerator=accelerator, threads=threads),
-            checkpoint_every=checkpoint_every,
-            substitutions=substitute or (),
-            accepted=accept or (),
-            description={"command": shlex.join(["urbandelta", *sys.argv[1:]])},
+            **run_flags.arguments(),
             progress=progress,
         )
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one speaks
+    if speaks():
         _tell(result, as_json=as_json)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shlex
-import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +14,7 @@ from urbandelta.cli.evaluating import TruthFlags
 from urbandelta.cli.inspecting import day
 from urbandelta.cli.options import takes_options
 from urbandelta.cli.progress import AsJson, print_json, progress_bar
+from urbandelta.cli.run_options import RunFlags, speaks
 
 if TYPE_CHECKING:
     from urbandelta.training import TransferResult, TransferSettings
@@ -139,31 +137,15 @@ def transfer_command(
         int, typer.Option(help="Tiles nearer than so many pixels to one that validates do not train.")
     ] = 16,
     flags: TransferFlags,
-    run: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="Folder of checkpoints and logs [WEIGHTS as .run].")
-    ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart/--resume", help="Start over, or go on where the run stopped.")
-    ] = False,
-    checkpoint_every: Annotated[int, typer.Option(help="Batches between checkpoints.")] = 25,
-    devices: Annotated[int, typer.Option(help="GPUs, or processes on a CPU.")] = 1,
-    strategy: Annotated[str, typer.Option(help="auto or ddp.")] = "auto",
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads of a process [all usable cores].")] = None,
+    run_flags: RunFlags,
     memory_mb: Annotated[int, typer.Option(help="What pixels may take in memory.")] = 2000,
-    substitute: Annotated[
-        list[str] | None, typer.Option(metavar="TARGET=SOURCE", help="Stand-in for a missing band or stream.")
-    ] = None,
-    accept: Annotated[
-        list[str] | None, typer.Option(metavar="PROPERTY", help="Accept that a property of the input differs.")
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Adapt weights to a place by a few tiles that say whether anything changed within some years.
 
     Killed at any moment, the same command goes on after the last checkpoint and ends with the same weights.
     """
-    from urbandelta.training import Hardware, transfer
+    from urbandelta.training import transfer
 
     settings = flags.settings()
     with progress_bar("transfer") as progress:
@@ -181,17 +163,11 @@ def transfer_command(
             fold=fold or (),
             buffer_px=buffer,
             settings=settings,
-            run=run,
-            restart=restart,
-            hardware=Hardware(devices=devices, strategy=strategy, accelerator=accelerator, threads=threads),
-            checkpoint_every=checkpoint_every,
-            substitutions=substitute or (),
-            accepted=accept or (),
+            **run_flags.arguments(),
             budget_bytes=memory_mb * 1_000_000,
-            description={"command": shlex.join(["urbandelta", *sys.argv[1:]])},
             progress=progress,
         )
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one speaks
+    if speaks():
         _tell(result, as_json=as_json)
 
 

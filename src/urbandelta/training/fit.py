@@ -26,6 +26,7 @@ from urbandelta.network import Path as NetworkPath
 from urbandelta.samples import CubeSet, SampleSource, cube_set
 from urbandelta.split import SplitOptions, TrainingPlan
 from urbandelta.store import Cube, open_cube
+from urbandelta.training.callbacks import Saver
 from urbandelta.training.loop import Hardware
 from urbandelta.training.loop import run as run_training
 from urbandelta.training.run_folder import RunFolder, claim
@@ -185,29 +186,22 @@ def train(
     if start is not None:
         network = warm_network(network_from(start.parameters, start.config), scale)
 
-    def save(network: Network, *, epoch: int, scores: Mapping[str, float]) -> None:
-        save_weights(
-            Weights(
-                name=out.stem,
-                era=era,
-                config=config,
-                parameters=scaled_parameters(network, scale),
-                contract=input_contract(era),
-                description={
-                    **(description or {}),
-                    "data": ", ".join(cube.url for cube in opened),
-                    "training": identity | {"train": _short(training_sets), "validation": _short(validation_sets)},
-                    "epoch": epoch,
-                    "validation": dict(scores),
-                    "versions": {
-                        "urbandelta": __version__,
-                        "torch": torch.__version__,
-                        "lightning": lightning.__version__,
-                    },
-                },
-            ),
-            out,
-        )
+    save = weights_writer(
+        Weights(
+            name=out.stem,
+            era=era,
+            config=config,
+            parameters={},
+            contract=input_contract(era),
+            description={
+                **(description or {}),
+                "data": ", ".join(cube.url for cube in opened),
+                "training": identity | {"train": _short(training_sets), "validation": _short(validation_sets)},
+            },
+        ),
+        scale,
+        out,
+    )
 
     outcome = run_training(
         network,
@@ -251,6 +245,18 @@ def _short(sets: Sequence[CubeSet]) -> list[dict[str, Any]]:
         _identity(item) | {"split": item.plan.options.split, "counts": item.plan.counts.get(item.plan.roles[0])}
         for item in sets
     ]
+
+
+def weights_writer(blank: Weights, scale: Mapping[NetworkPath, FloatArray], out: Path) -> Saver:
+    """What writes the weights of a run to `out`: `blank` with the network's parameters, and how they came about."""
+
+    def save(network: Network, *, epoch: int, scores: Mapping[str, float]) -> None:
+        versions = {"urbandelta": __version__, "torch": torch.__version__, "lightning": lightning.__version__}
+        learned = {"epoch": epoch, "validation": dict(scores), "versions": versions}
+        parameters, description = scaled_parameters(network, scale), {**blank.description, **learned}
+        save_weights(dataclasses.replace(blank, parameters=parameters, description=description), out)
+
+    return save
 
 
 def kept_scale(

@@ -20,29 +20,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-
-from urbandelta import __version__
 from urbandelta.assemble import Moment
 from urbandelta.errors import TrainingError
 from urbandelta.inputs import resolve_inputs
-from urbandelta.model import Network, network_from
+from urbandelta.model import network_from
 from urbandelta.samples import CubeSet, SampleSource
 from urbandelta.store import Cube, open_cube
 from urbandelta.training.draws import AUGMENTATIONS, StartRule
-from urbandelta.training.fit import kept_scale
+from urbandelta.training.fit import kept_scale, weights_writer
 from urbandelta.training.loop import Hardware
 from urbandelta.training.loop import run as run_training
 from urbandelta.training.run_folder import claim
 from urbandelta.training.series import SeriesSource, series_tensors
-from urbandelta.training.start import scaled_parameters, warm_network
+from urbandelta.training.start import warm_network
 from urbandelta.training.tile_labels import LabelTile, TileLabels, deal_folds, fold_plan, read_tile_labels
 from urbandelta.training.transfer_module import TransferModule, TransferSettings
 from urbandelta.training_plan import BUFFER_PX, TrainingPlan
 from urbandelta.truth import TruthOptions
 from urbandelta.types import Progress
-from urbandelta.weights import Weights, find_weights, load_weights, save_weights
+from urbandelta.weights import Weights, find_weights, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -307,7 +303,7 @@ def _run_fold(
     *,
     progress: Progress | None,
 ) -> FoldResult:
-    weights, era = job.weights, job.weights.era
+    weights = job.weights
     settings = job.settings.training(weights.config.variant, job.hardware.devices)
     sets = [
         CubeSet(cube=part.cube, labels=part, plan=plan, substitutions=job.substitutions, accepted=job.accepted)
@@ -354,30 +350,20 @@ def _run_fold(
             seed=settings.seed,
         )
 
-    def save(network: Network, *, epoch: int, scores: Mapping[str, float]) -> None:
-        save_weights(
-            Weights(
-                name=out.stem,
-                era=era,
-                config=weights.config,
-                parameters=scaled_parameters(network, scale),
-                contract=weights.contract,
-                description={
-                    **job.description,
-                    "data": ", ".join(part.cube.url for part in job.labels),
-                    "transferred_from": {"name": weights.name, "description": dict(weights.description)},
-                    "transfer": {**identity, "tiles": counts},
-                    "epoch": epoch,
-                    "validation": dict(scores),
-                    "versions": {
-                        "urbandelta": __version__,
-                        "torch": torch.__version__,
-                        "lightning": lightning.__version__,
-                    },
-                },
-            ),
-            out,
-        )
+    save = weights_writer(
+        dataclasses.replace(
+            weights,
+            name=out.stem,
+            description={
+                **job.description,
+                "data": ", ".join(part.cube.url for part in job.labels),
+                "transferred_from": {"name": weights.name, "description": dict(weights.description)},
+                "transfer": {**identity, "tiles": counts},
+            },
+        ),
+        scale,
+        out,
+    )
 
     outcome = run_training(
         warm_network(network_from(weights.parameters, weights.config), scale),
