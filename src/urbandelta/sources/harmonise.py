@@ -25,9 +25,10 @@ _ENOUGH_PIXELS = 64
 _VISIBLE = ("B02", "B03", "B04")
 _MOST_NEGATIVE = 0.25
 # Where it is left in, nothing lies below 0.1, not even cirrus (no ground is seen in it) or water in the short infrared.
-_LOWEST = 0.1
+_LOWEST = 0.095
 _DARK_QUANTILE = 0.02
-_CIRRUS = "B10"
+# The same may be true of clouds. Clear air reflects next to nothing in the cirrus band, everywhere alike; clouds do not.
+_CIRRUS, _CLEAR_CIRRUS = "B10", 0.12
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,8 @@ def check_offset(acquisition: Acquisition, *, offset_present: bool) -> OffsetFin
             darkest,
         )
     if not offset_present and darkest >= _LOWEST:
-        sure = _CIRRUS in acquisition.bands
+        cirrus = pixels[:, acquisition.bands.index(_CIRRUS)] if _CIRRUS in acquisition.bands else None
+        sure = cirrus is not None and float(np.quantile(cirrus, 1 - _DARK_QUANTILE)) < _CLEAR_CIRRUS
         return OffsetFinding(
             "contradiction" if sure else "suspicious",
             f"no band has reflectance below {_LOWEST}: the offset seems to be in the numbers still, against the item",

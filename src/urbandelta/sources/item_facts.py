@@ -29,6 +29,7 @@ _BASELINE = re.compile(r"_N(\d{2})(\d{2})_")
 _TILE = re.compile(r"_T(\d{2}[A-Z]{3})(?:_|$)")
 _STRIP = re.compile(r"_S(\d{8}T\d{6})")
 _FIRST_WITH_OFFSET = 4.0
+_LEAST_METRES = 0.1
 _MSI_SCALE, _MSI_OFFSET = 1e-4, -0.1
 
 
@@ -42,6 +43,7 @@ class AssetFacts:
     offset: float | None = None
     size: int | None = None
     shape: tuple[int, int] | None = None
+    pixel_m: float | None = None
 
     @property
     def origin(self) -> str:
@@ -309,6 +311,10 @@ def _asset(asset: Mapping[str, Any], band: int, item: Mapping[str, Any], base: s
     shape = declared.get("proj:shape") or item["properties"].get("proj:shape")
     size = _number(asset.get("file:size"))
     href = str(asset.get("href", ""))
+    transform = declared.get("proj:transform") or item["properties"].get("proj:transform")
+    pixel = _number(transform[0]) if isinstance(transform, Sequence) and transform else None
+    if pixel is not None and pixel < _LEAST_METRES:  # degrees
+        pixel = None
     return AssetFacts(
         href=urljoin(base, href) if base and not urlsplit(href).scheme else href,
         band=band,
@@ -316,6 +322,7 @@ def _asset(asset: Mapping[str, Any], band: int, item: Mapping[str, Any], base: s
         offset=_number(declared.get("raster:offset", declared.get("offset"))),
         size=None if size is None else int(size),
         shape=(int(shape[0]), int(shape[1])) if isinstance(shape, Sequence) and len(shape) == 2 else None,
+        pixel_m=pixel or _number(declared.get("raster:spatial_resolution", declared.get("gsd"))),
     )
 
 

@@ -1,0 +1,157 @@
+"""A STAC API for tests: stac-fastapi with the items of a test in memory, served by uvicorn on the loopback."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import attr
+import shapely
+import uvicorn
+from stac_fastapi.api.app import StacApi
+from stac_fastapi.api.models import create_request_model
+from stac_fastapi.types.config import ApiSettings
+from stac_fastapi.types.core import BaseCoreClient
+from stac_fastapi.types.errors import NotFoundError
+from stac_fastapi.types.rfc3339 import str_to_interval
+from stac_fastapi.types.search import BaseSearchGetRequest, BaseSearchPostRequest
+
+Item = dict[str, Any]
+
+
+@dataclass
+class Contents:
+    """Items by collection; tests add and change them while the server runs."""
+
+    items: list[Item] = field(default_factory=list)
+    page: int | None = None
+    """Most items of a page, whatever the client asks for."""
+    searches: int = 0
+
+    def matching(self, collections: Any, bbox: Any, datetime_text: Any) -> list[Item]:
+        low, high = _interval(datetime_text)
+        box = shapely.box(*bbox) if bbox else None
+        return [
+            item
+            for item in sorted(self.items, key=lambda item: item["id"], reverse=True)
+            if (not collections or item["collection"] in collections)
+            and (box is None or shapely.geometry.shape(item["geometry"]).intersects(box))
+            and low <= _moment(item) <= high
+        ]
+
+
+@attr.s
+class MemoryClient(BaseCoreClient):
+    """The few queries that a client of this project makes; newest items first, as archives answer."""
+
+    contents: Contents = attr.ib(factory=Contents)
+
+    def get_search(self, collections=None, ids=None, bbox=None, intersects=None, datetime=None, limit=10, **kwargs):
+        request = kwargs["request"]
+        self.contents.searches += 1
+        query = dict(parse_qsl(urlsplit(str(request.url)).query))
+        first = int(query.get("token") or 0)
+        limit = min(limit or 10, self.contents.page or 10_000)
+        found = self.contents.matching(collections, bbox, datetime)
+        page = found[first : first + limit]
+        links = [{"rel": "self", "type": "application/geo+json", "href": str(request.url)}]
+        if first + limit < len(found):
+            onwards = urlencode({**query, "token": first + limit})
+            href = f"{str(request.base_url).rstrip('/')}/search?{onwards}"
+            links.append({"rel": "next", "type": "application/geo+json", "method": "GET", "href": href})
+        return {"type": "FeatureCollection", "features": page, "links": links, "numberMatched": len(found)}
+
+    def post_search(self, search_request, **kwargs):
+        raise NotImplementedError
+
+    def get_item(self, item_id, collection_id, **kwargs):
+        for item in self.contents.items:
+            if (item["id"], item["collection"]) == (item_id, collection_id):
+                return item
+        raise NotFoundError(item_id)
+
+    def all_collections(self, **kwargs):
+        names = sorted({item["collection"] for item in self.contents.items})
+        return {"collections": [_collection(name) for name in names], "links": []}
+
+    def get_collection(self, collection_id, **kwargs):
+        return _collection(collection_id)
+
+    def item_collection(self, collection_id, bbox=None, datetime=None, limit=10, token=None, **kwargs):
+        found = self.contents.matching([collection_id], bbox, datetime)
+        return {"type": "FeatureCollection", "features": found[:limit], "links": []}
+
+
+@dataclass
+class StacServer:
+    """Where it answers, and what it holds."""
+
+    url: str
+    contents: Contents
+
+
+@contextmanager
+def stac_server(contents: Contents | None = None) -> Iterator[StacServer]:
+    """Serve until the block ends."""
+    contents = contents or Contents()
+    settings = ApiSettings(
+        stac_fastapi_title="tests",
+        stac_fastapi_description="tests",
+        stac_fastapi_landing_id="tests",
+        stac_fastapi_version="1",
+        _env_file=None,
+    )
+    api = StacApi(
+        settings=settings,
+        client=MemoryClient(contents=contents),
+        extensions=[],
+        search_get_request_model=create_request_model("SearchGet", base_model=BaseSearchGetRequest, request_type="GET"),
+        search_post_request_model=BaseSearchPostRequest,
+    )
+    server = uvicorn.Server(uvicorn.Config(api.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.01)
+            if not thread.is_alive():
+                raise RuntimeError("the STAC API did not start")
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield StacServer(f"http://127.0.0.1:{port}", contents)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def _collection(name: str) -> dict[str, Any]:
+    return {
+        "type": "Collection",
+        "id": name,
+        "stac_version": "1.0.0",
+        "stac_extensions": [],
+        "description": name,
+        "license": "other",
+        "links": [],
+        "extent": {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}},
+    }
+
+
+def _interval(value: Any) -> tuple[datetime, datetime]:
+    interval = str_to_interval(value) if isinstance(value, str) else value
+    if interval is None:
+        return _moment_of("1900-01-01T00:00:00Z"), _moment_of("2200-01-01T00:00:00Z")
+    low, high = interval if isinstance(interval, tuple) else (interval, interval)
+    return low or _moment_of("1900-01-01T00:00:00Z"), high or _moment_of("2200-01-01T00:00:00Z")
+
+
+def _moment(item: Item) -> datetime:
+    return _moment_of(item["properties"]["datetime"])
+
+
+def _moment_of(text: str) -> datetime:
+    return datetime.fromisoformat(text)
