@@ -84,3 +84,7 @@ class NotifyError(UrbandeltaError):
 
 class FetchError(UrbandeltaError):
     """Something at a distance cannot be had: an archive does not answer, refuses, or sends other bytes than it said."""
+
+
+class MonitorError(ConfigError):
+    """A monitor file is missing, malformed, or asks for what there is not."""
