@@ -25,6 +25,7 @@ from urbandelta.cli import (
     labelling,
     predicting,
     reporting,
+    serving,
     simulating,
     training,
     transferring,
@@ -60,6 +61,7 @@ app.command("ensemble")(transferring.ensemble)
 app.command("events")(eventing.events)
 app.command("export")(reporting.export)
 app.command("report")(reporting.report)
+app.command("serve")(serving.serve)
 app.add_typer(weighing.app, name="weights")
 
 
