@@ -29,11 +29,12 @@ from scored_scenes import FIT_SEEDS, TEST_SEEDS, Case, cases
 
 IOU = 0.3
 TRIED = {
-    "threshold": (0.4, 0.5, 0.6, 0.7),
-    "low": (0.15, 0.2, 0.3, 0.4, 0.5),
-    "min_windows": (2, 3, 4),
-    "min_pixels": (1, 4, 6, 9),
+    "threshold": (0.4, 0.5, 0.6),
+    "low": (0.2, 0.3, 0.4),
+    "min_days": (0.0, 0.33, 0.5, 0.6),
+    "min_pixels": (4, 6, 8),
 }
+"""Days as a share of the window's length."""
 
 
 def pixels_of(event: Event, grid: Grid) -> npt.NDArray[np.bool_]:
@@ -114,15 +115,10 @@ def main() -> None:
             print(json.dumps(result))
         print(json.dumps({"options": asdict(EventOptions()), **together(results)}))
         return
-    pixel_m2 = abs(np.prod(known[0].scene.grid.pixel_size))
-    for threshold, low, windows, pixels in itertools.product(*TRIED.values()):
-        if low <= threshold:
-            tried = EventOptions(
-                threshold=threshold, low=low, min_windows=windows, min_area_m2=(pixels - 0.5) * pixel_m2
-            )
-            print(
-                json.dumps({"options": asdict(tried), **together([judge(case, tried) for case in known])}), flush=True
-            )
+    span = known[0].scene.era.window_days
+    for threshold, low, share, pixels in itertools.product(*TRIED.values()):
+        tried = EventOptions(threshold=threshold, low=low, min_days=share * span, min_pixels=pixels)
+        print(json.dumps({"options": asdict(tried), **together([judge(case, tried) for case in known])}), flush=True)
 
 
 if __name__ == "__main__":

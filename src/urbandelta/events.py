@@ -84,8 +84,14 @@ class EventOptions:
     """Pixels and windows of at least this are part of an event that reaches the threshold."""
     min_area_m2: float = 400.0
     """Smaller events are left out."""
+    min_pixels: int = 6
+    """Likewise in pixels of the grid, whatever their size: noise of the score comes in pixels."""
+    min_days: float | None = None
+    """An event is confirmed once half of its pixels have reached the threshold over so many days of windows' starts:
+    what was built stays in every window that holds it, what was ploughed does not. One that ends sooner is none.
+    None is half the length of a window."""
     min_windows: int = 2
-    """Settled windows that must reach the threshold to confirm an event; one that ends with fewer is none."""
+    """Settled windows that must reach the threshold to confirm an event, for stores with few windows."""
     connectivity: Literal[4, 8] = 8
     """Whether pixels that touch by a corner are joined."""
     high_confidence: float = 0.8
@@ -102,8 +108,10 @@ class EventOptions:
             raise EventError("high_confidence lies in 0..1 and max_spread is not negative")
         if not (math.isfinite(self.min_area_m2) and self.min_area_m2 >= 0):
             raise EventError(f"min_area_m2 {self.min_area_m2:g} is not an area; give square metres, 0 for all")
-        if self.min_windows < 1:
-            raise EventError(f"min_windows {self.min_windows} must be at least 1")
+        if self.min_windows < 1 or self.min_pixels < 1:
+            raise EventError(f"min_windows {self.min_windows} and min_pixels {self.min_pixels} must be at least 1")
+        if self.min_days is not None and not (math.isfinite(self.min_days) and self.min_days >= 0):
+            raise EventError(f"min_days {self.min_days:g} is no duration; give days, 0 for none")
         if self.connectivity not in (4, 8):
             raise EventError(f"connectivity {self.connectivity} is neither 4 (edges) nor 8 (edges and corners)")
 
@@ -218,7 +226,7 @@ class _Finder:
         pixel, where = np.unique(runs.pixel, return_inverse=True)
         rows, columns = np.divmod(pixel, self.grid.width)
         area = float(self.row_area_m2[rows].sum())
-        if area < self.options.min_area_m2:
+        if area < self.options.min_area_m2 or pixel.size < self.options.min_pixels:
             return None
         core = runs.above > 0
         stage = self._stage(runs, core)
@@ -249,14 +257,25 @@ class _Finder:
         """How far an event has come; None for one that ended before it was confirmed."""
         settled = self.windows.settled_count
         over = int(runs.last.max()) < settled - 1
-        first, last = runs.settled_first[core], runs.above_last[core]
+        first, last = runs.settled_first[core], runs.settled_last[core]
         seen = first != NONE
-        confirming = int(np.minimum(last[seen], settled - 1).max() - first[seen].min()) + 1 if seen.any() else 0
-        if confirming >= self.options.min_windows:
+        windows = int(last[seen].max() - first[seen].min()) + 1 if seen.any() else 0
+        if windows >= self.options.min_windows and self._persists(runs, core):
             return "finished" if over else "confirmed"
         if over:
             return None
-        return "provisional" if int(last.max() - runs.above_first[core].min()) > 0 else "first"
+        return "provisional" if int(runs.above_last[core].max() - runs.above_first[core].min()) > 0 else "first"
+
+    def _persists(self, runs: Runs, core: npt.NDArray[np.bool_]) -> bool:
+        """Whether half of the pixels have stayed long enough; what the series' start cuts counts from there."""
+        first, last = runs.settled_first[core], runs.settled_last[core]
+        start = self.windows.start
+        days = np.where(first == NONE, 0.0, start[last] - start[first])
+        _, where = np.unique(runs.pixel[core], return_inverse=True)
+        longest = np.zeros(int(where.max()) + 1)
+        np.maximum.at(longest, where, days)
+        wanted = self.options.min_days
+        return bool(np.median(longest) >= (self.window_days / 2 if wanted is None else wanted))
 
     def _spread(self, runs: Runs, where: npt.NDArray[np.intp], highest: npt.NDArray[np.float32]) -> float | None:
         """Mean over the pixels of the spread of the run that holds their highest score."""

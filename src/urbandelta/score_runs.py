@@ -87,7 +87,8 @@ class Runs:
     settled_above: npt.NDArray[np.int32]
     """Number of settled windows that reach the threshold."""
     settled_first: npt.NDArray[np.int32]
-    """First settled window that reaches the threshold, -1 if none does."""
+    settled_last: npt.NDArray[np.int32]
+    """First and last settled window that reaches the threshold, -1 if none does."""
     edges: Edges
 
     def __len__(self) -> int:
@@ -200,6 +201,7 @@ def _runs_of(
         above_last=_where_last(above),
         settled_above=sure.sum(axis=1, dtype=np.int32),
         settled_first=_where_first(sure),
+        settled_last=_where_last(sure),
         edges=edges_of(series, at, peak_at, windows.start, windows.end, levels=EDGE_LEVELS),
     )
     return runs, at
