@@ -72,9 +72,9 @@ class Ledger:
                 ) from error
         return found
 
-    def knows(self, stream: str, item_id: str, updated: str) -> LedgerEntry | None:
+    def knows(self, stream: str, item_id: str, time: str, updated: str) -> LedgerEntry | None:
         """The entry of an item, unless the item changed since."""
-        return self._known.get((stream, item_id, updated))
+        return self._known.get((stream, item_id, time, updated))
 
     def add(self, entry: LedgerEntry) -> None:
         """Append an entry; one that is there already is left alone."""
@@ -100,5 +100,5 @@ class Ledger:
             self.add(entry)
 
 
-def _key(entry: LedgerEntry) -> tuple[str, str, str]:
-    return entry.stream, entry.item_id, entry.updated
+def _key(entry: LedgerEntry) -> tuple[str, str, str, str]:
+    return entry.stream, entry.item_id, entry.time, entry.updated

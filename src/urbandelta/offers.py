@@ -65,6 +65,11 @@ class Unusable:
     reason: str
     updated: str = ""
 
+    @property
+    def moment(self) -> str:
+        """Its time in UTC, to the second."""
+        return f"{np.datetime_as_string(self.time, 's')}Z"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOffers:
@@ -90,6 +95,10 @@ class Held:
     platforms: tuple[str, ...] = ()
     relative_orbits: tuple[int, ...] = ()
 
+    def has(self, offer: Offer) -> bool:
+        """Whether this very acquisition is stored, by name and time."""
+        return any(self.item_ids[index] == offer.item_id for index in np.flatnonzero(self.times == offer.time))
+
     def of_same_pass(self, offer: Offer) -> str | None:
         """Item id of the stored acquisition of the same pass, if there is one."""
         near = np.abs(self.times - offer.time) <= np.timedelta64(round(offer.pass_seconds * 1e9), "ns")
@@ -107,9 +116,9 @@ def next_action(offer: Offer, held: Held, ledger: Ledger) -> tuple[Action, str]:
     `stored`: the cube has this very item. `noted`: the ledger says why it is not stored, and it has not changed since.
     `late`: the cube has its pass from other items; what is stored never changes. Otherwise it is to be fetched.
     """
-    if offer.item_id in held.item_ids:
+    if held.has(offer):
         return "stored", ""
-    entry = ledger.knows(offer.stream, offer.item_id, offer.updated)
+    entry = ledger.knows(offer.stream, offer.item_id, offer.moment, offer.updated)
     if entry is not None:
         return "noted", entry.reason
     other = held.of_same_pass(offer)
@@ -125,7 +134,7 @@ def entry_of(
     return LedgerEntry(
         stream=stream,
         item_id=offer.item_id,
-        time=f"{np.datetime_as_string(offer.time, 's')}Z",
+        time=offer.moment,
         verdict=verdict,
         reason=reason,
         updated=offer.updated,

@@ -5,20 +5,20 @@ import pytest
 from urbandelta.errors import StoreError
 from urbandelta.ledger import Ledger, LedgerEntry
 
+TIME = "2020-01-01T00:00:00Z"
+
 
 def entry(item_id: str, **more) -> LedgerEntry:
-    return LedgerEntry(
-        stream="optical", item_id=item_id, time="2020-01-01T00:00:00Z", verdict="empty", reason="none", **more
-    )
+    return LedgerEntry(stream="optical", item_id=item_id, time=TIME, verdict="empty", reason="none", **more)
 
 
 def test_remembers_until_the_item_changes(tmp_path):
     path = tmp_path / "monitor" / "ledger.jsonl"
     Ledger(path).add(entry("a", updated="2020-01-02"))
     again = Ledger(path)
-    assert again.knows("optical", "a", "2020-01-02").reason == "none"
-    assert again.knows("optical", "a", "2020-02-02") is None
-    assert again.knows("s1_asc", "a", "2020-01-02") is None
+    assert again.knows("optical", "a", TIME, "2020-01-02").reason == "none"
+    assert again.knows("optical", "a", TIME, "2020-02-02") is None
+    assert again.knows("s1_asc", "a", TIME, "2020-01-02") is None
 
 
 def test_adds_each_entry_once(tmp_path):

@@ -19,6 +19,7 @@ from urbandelta.cli import (
     degrading,
     demonstrating,
     evaluating,
+    fetching,
     eventing,
     importing,
     inspecting,
@@ -52,6 +53,8 @@ app.command("info")(inspecting.info)
 app.command("windows")(inspecting.windows)
 app.command("label")(labelling.label)
 app.command("plan")(predicting.plan)
+app.command("fetch")(fetching.fetch_command)
+app.command("doctor")(fetching.doctor_command)
 app.command("train")(training.train_command)
 app.command("predict")(predicting.predict_command)
 app.command("evaluate")(evaluating.evaluate_command)

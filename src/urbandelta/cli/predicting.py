@@ -83,39 +83,74 @@ class CogEach(StrEnum):
 _COGS: dict[CogEach, Which] = {CogEach.max: "max", CogEach.window: "windows", CogEach.month: "monthly"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(RunOptions):
+    """As for a prediction; a monitor brings its own weights."""
+
+    weights: Annotated[
+        str, typer.Option("--weights", metavar="FILE", help="Weights, as for predict; needed for a cube.")
+    ] = ""
+
+
 @takes_options
-def plan(cube: CubeArgument, *, options: RunOptions, as_json: AsJson = False) -> None:
-    """Tell what a prediction would do and cost on this machine. Reads no pixel of the cube."""
+def plan(
+    cube: Annotated[str, typer.Argument(metavar="CUBE|MONITOR", help="A cube, or a monitor's YAML file.")],
+    *,
+    options: PlanOptions,
+    until: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Of a monitor: leave out acquisitions from this moment on.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a prediction, or a monitor's fetch, would do and cost. Reads no pixel."""
+    from urbandelta.cli import fetching
+
+    if fetching.is_monitor(cube):
+        fetching.plan_monitor(Path(cube), until=until, options=options, as_json=as_json)
+        return
+    if not options.weights or until is not None:
+        raise typer.BadParameter(
+            "a cube needs --weights FILE" if not options.weights else "--until belongs to a monitor; use --end"
+        )
+    document, lines = prediction_cost(cube, options.weights, workers=options.workers, **options.keywords())
+    if as_json:
+        print_json(document)
+        return
+    for line in lines:
+        typer.echo(line)
+
+
+def prediction_cost(
+    cube: str, weights: str, *, workers: int | None, **keywords: Any
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What a prediction would do and cost, as plain values and as lines for people."""
     from urbandelta.plan import estimate
     from urbandelta.runs import prepare_run, usable_cores
     from urbandelta.store import open_cube
     from urbandelta.weights import find_weights
 
     opened = open_cube(cube)
-    run = prepare_run(opened, find_weights(options.weights), **options.keywords())
+    run = prepare_run(opened, find_weights(weights), **keywords)
     cost = estimate(
         opened,
         run.plan,
         run.weights.config,
         run.inputs.sources,
-        workers=usable_cores() if options.workers is None else options.workers,
+        workers=usable_cores() if workers is None else workers,
         seconds_per_window_tile=_time_window(run),
     )
-    if as_json:
-        print_json(
-            {**dataclasses.asdict(cost), "tile": run.plan.tile, "halo": run.plan.halo, "block_px": run.plan.block_px}
-        )
-        return
-    typer.echo(
+    document = {
+        **dataclasses.asdict(cost),
+        "tile": run.plan.tile,
+        "halo": run.plan.halo,
+        "block_px": run.plan.block_px,
+    }
+    return document, (
         f"{cost.windows} windows over {cost.steps} steps; {_blocks(cost.blocks)}, {cost.tiles} tiles of "
-        f"{run.plan.tile} px with a halo of {run.plan.halo} px"
-    )
-    typer.echo(
-        f"reads {cost.bytes_read / 1e6:.0f} MB (decoded), writes {cost.output_bytes / 1e6:.0f} MB (before compression)"
-    )
-    typer.echo(
+        f"{run.plan.tile} px with a halo of {run.plan.halo} px",
+        f"reads {cost.bytes_read / 1e6:.0f} MB (decoded), writes {cost.output_bytes / 1e6:.0f} MB (before compression)",
         f"needs about {cost.peak_bytes / 1e6:.0f} MB of memory and {_duration(cost.seconds)} "
-        f"with {cost.workers} workers"
+        f"with {cost.workers} workers",
     )
 
 

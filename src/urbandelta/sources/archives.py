@@ -95,8 +95,8 @@ class Archive:
     url: str
     collections: tuple[Collection, ...] = ()
     signing: Signing = "none"
-    token_url: str = ""
-    """Where a signature for a collection is asked for; `{collection}` is replaced."""
+    token_path: str = ""
+    """Where a signature for a collection is asked for, relative to `url`; `{collection}` is replaced."""
     s3_endpoint: str = ""
     s3_region: str = ""
     requester_pays: bool = False
@@ -280,7 +280,7 @@ ARCHIVES: Mapping[str, Archive] = MappingProxyType(
             title="Microsoft Planetary Computer",
             url="https://planetarycomputer.microsoft.com/api/stac/v1",
             signing="planetary-computer",
-            token_url="https://planetarycomputer.microsoft.com/api/sas/v1/token/{collection}",
+            token_path="../../sas/v1/token/{collection}",
             optional_credentials=("PC_SDK_SUBSCRIPTION_KEY",),
             collections=(
                 Collection(

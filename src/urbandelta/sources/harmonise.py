@@ -27,7 +27,7 @@ _MOST_NEGATIVE = 0.25
 # Where it is left in, nothing lies below 0.1, not even cirrus (no ground is seen in it) or water in the short infrared.
 _LOWEST = 0.095
 _DARK_QUANTILE = 0.02
-# The same may be true of clouds. Clear air reflects next to nothing in the cirrus band, everywhere alike; clouds do not.
+# Clouds may be as bright. Clear air reflects next to nothing in the cirrus band, everywhere alike; clouds do not.
 _CIRRUS, _CLEAR_CIRRUS = "B10", 0.12
 
 

@@ -45,12 +45,13 @@ UNKNOWN = "unknown"
 class NewCube:
     """Era and grid for a cube that does not exist yet; for one that does, they must agree with it.
 
-    The grid is one of: `native` (the first acquisition's own), that of the raster `grid_from`, or the anchored one
-    of `bbox` or `aoi` with pixels of `pixel_m`.
+    The grid is one of: `native` (the first acquisition's own), that of the raster `grid_from`, the anchored one
+    of `bbox` or `aoi` with pixels of `pixel_m`, or `grid` itself.
     """
 
     era: str = ""
     native: bool = False
+    grid: Grid | None = None
     grid_from: Path | None = None
     bbox: tuple[float, float, float, float] | None = None
     aoi: Path | None = None
@@ -58,7 +59,8 @@ class NewCube:
     crs: str | None = None
 
     def __post_init__(self) -> None:
-        ways = [self.native, self.grid_from is not None, self.bbox is not None, self.aoi is not None]
+        given = (self.grid, self.grid_from, self.bbox, self.aoi)
+        ways = [self.native, *(way is not None for way in given)]
         if sum(ways) > 1:
             raise ConfigError("give one of --grid native, --grid-from, --bbox and --aoi, not several")
         anchored = self.bbox is not None or self.aoi is not None
@@ -294,6 +296,8 @@ def _grid(
 def _asked_grid(new: NewCube, scenes: Sequence[Scene], stream: Stream, pixel_m: float, crs: str | None) -> Grid | None:
     if new.native:
         return native_grid(scenes[0], stream)
+    if new.grid is not None:
+        return new.grid
     if new.grid_from is not None:
         return Grid.from_raster(new.grid_from)
     area = new.bbox if new.bbox is not None else new.aoi
