@@ -77,6 +77,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        # From here on the address can be opened: who comes before the server runs waits for it.
+        listening.listen(128)
     except OSError:
         listening.close()
         raise

@@ -184,7 +184,7 @@ def features(area: Opened, wanted: EventFilter) -> EventFeatures:
 def feature(known: EventList, event: Any) -> EventFeature:
     """One event as GeoJSON."""
     info = event_info(known, event)
-    return EventFeature(id=event.id, bbox=info.bounds, geometry=dict(known.shape(event)), properties=info)
+    return EventFeature(id=event.id, bbox=info.bounds, geometry=known.shape(event), properties=info)
 
 
 def event_info(known: EventList, event: Any) -> EventInfo:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 import xarray as xr
 from shapely.geometry import mapping
@@ -86,7 +88,7 @@ class EventList:
             from urbandelta.event_files import read_events
 
             try:
-                return {event.id: event for event in read_events(path)}, path.name, ""
+                return {event.id: _on_grid(event, path, self._tiles) for event in read_events(path)}, path.name, ""
             except UrbandeltaError as error:
                 log.warning("%s: cannot be read (%s)", path, error)
                 return {}, path.name, f"{path.name} cannot be read; run `urbandelta events` again"
@@ -126,26 +128,32 @@ class EventList:
         """Identifiers of the events whose outline covers a pixel's centre."""
         a, _, c, _, e, f = self._tiles.grid.transform
         point = shapely.Point(c + a * (column + 0.5), f + e * (row + 0.5))
-        return [name for name, event in self._found[0].items() if event.geometry.intersects(point)]
+        names = list(self._found[0])
+        return [names[k] for k in np.flatnonzero(shapely.intersects(self._outlines, point))]
 
     def bounds(self, name: str) -> tuple[float, float, float, float]:
         """(west, south, east, north) in degrees."""
         return self._bounds[name]
 
-    def shape(self, event: Event) -> Mapping[str, Any]:
-        """GeoJSON geometry in degrees (EPSG:4326), to about a centimetre."""
-        moved = shapely.transform(event.geometry, self._to_degrees)
-        return dict(mapping(shapely.set_precision(moved, 1e-7, mode="pointwise")))
+    def shape(self, event: Event) -> dict[str, Any]:
+        """GeoJSON geometry in degrees (EPSG:4326, rings by the right-hand rule), to about a centimetre."""
+        moved = shapely.transform(event.geometry, self._tiles.degrees, interleaved=False)
+        rounded = shapely.transform(moved, lambda points: np.round(points, 7))
+        return dict(mapping(shapely.orient_polygons(rounded, exterior_cw=False)))
+
+    @cached_property
+    def _outlines(self) -> npt.NDArray[np.object_]:
+        return np.array([event.geometry for event in self._found[0].values()], dtype=object)
 
     @cached_property
     def _bounds(self) -> dict[str, tuple[float, float, float, float]]:
-        found = {}
-        for name, event in self._found[0].items():
-            west, south, east, north = event.geometry.bounds
-            corners = np.array([[west, south], [west, north], [east, south], [east, north]])
-            low, high = (np.array(f(self._to_degrees(corners), axis=0)) for f in (np.min, np.max))
-            found[name] = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
-        return found
+        moved = shapely.transform(self._outlines, self._tiles.degrees, interleaved=False)
+        sides = shapely.bounds(moved).reshape(-1, 4).tolist()
+        return {name: (w, s, e, n) for name, (w, s, e, n) in zip(self._found[0], sides, strict=True)}
 
-    def _to_degrees(self, points: Any) -> Any:
-        return np.array([self._tiles.to_degrees(float(x), float(y)) for x, y in points]).reshape(-1, 2)
+
+def _on_grid(event: Event, path: Path, tiles: TileGrid) -> Event:
+    """An event with its outline in the grid's CRS; GeoJSON holds degrees."""
+    if path.suffix != ".geojson":
+        return event
+    return dataclasses.replace(event, geometry=shapely.transform(event.geometry, tiles.from_degrees, interleaved=False))

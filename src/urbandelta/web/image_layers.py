@@ -62,6 +62,11 @@ class ImagePyramid:
         return ("image", self.cube.snapshot, self.stream, self.position)
 
     @property
+    def brick_px(self) -> int:
+        """Two chunks of the cube a side."""
+        return 256
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the cube."""
         return self.cube.grid.shape

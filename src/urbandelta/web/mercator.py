@@ -95,6 +95,16 @@ class TileGrid:
         inside = 0 <= row < self.grid.height and 0 <= column < self.grid.width
         return (row, column) if inside else None
 
+    def degrees(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """(longitudes, latitudes) of places in the grid's CRS."""
+        found = self._transformer("EPSG:4326").transform(x, y, direction="INVERSE")
+        return np.asarray(found[0]), np.asarray(found[1])
+
+    def from_degrees(self, longitude: Floats, latitude: Floats) -> tuple[Floats, Floats]:
+        """Places in the grid's CRS of longitudes and latitudes."""
+        found = self._transformer("EPSG:4326").transform(longitude, latitude)
+        return np.asarray(found[0]), np.asarray(found[1])
+
     def to_degrees(self, x: float, y: float) -> tuple[float, float]:
         """(longitude, latitude) of a place in the grid's CRS."""
         longitude, latitude = self._transformer("EPSG:4326").transform(x, y, direction="INVERSE")
@@ -165,9 +175,14 @@ def _lattice(start: int, stop: int) -> tuple[Floats, Floats]:
 
 def _ring(west: float, south: float, east: float, north: float) -> tuple[Floats, Floats]:
     """Closed ring of points along the edges of a box."""
-    corners_x, corners_y = [west, east, east, west, west], [south, south, north, north, south]
+    corners_x = np.array([west, east, east, west, west])
+    corners_y = np.array([south, south, north, north, south])
     at = np.linspace(0, 4, 4 * _EDGE_POINTS + 1)
-    return np.asarray(np.interp(at, range(5), corners_x)), np.asarray(np.interp(at, range(5), corners_y))
+    sides = np.arange(5.0)
+    return (
+        np.interp(at, sides, corners_x).astype(np.float64),
+        np.interp(at, sides, corners_y).astype(np.float64),
+    )
 
 
 def _bounds(x: Floats, y: Floats) -> tuple[float, float, float, float]:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 5.0
-BRICK_BYTES = 96 * 2**20
-THUMBNAIL_BYTES = 64 * 2**20
+BRICK_BYTES = 64 * 2**20
+THUMBNAIL_BYTES = 48 * 2**20
 _MONTH_FILE = re.compile(r"score_(\d{4}-(?:0[1-9]|1[0-2]))\.tif")
 _DATES = ("first_date", "last_date")
 _OVERALL = {

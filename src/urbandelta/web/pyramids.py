@@ -1,7 +1,7 @@
-"""Bricks of 256 pixels at halving resolutions: what tiles are cut from, whatever the pixels come from.
+"""Bricks of pixels at halving resolutions: what tiles are cut from, whatever the pixels come from.
 
 A pyramid hands out bricks of uint8; bricks are what is cached, because neighbouring tiles, and all months of a slider
-under one tile, share them. At level k a brick covers 256 * 2**k pixels of the grid a side.
+under one tile, share them. At level k a brick of n pixels covers n * 2**k pixels of the grid a side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy.typing as npt
 from urbandelta.web.cache import ByteCache
 from urbandelta.web.mercator import TILE_PX, TilePixels
 
-BRICK_PX = 256
 OUTSIDE = 255
 """Index of pixels beyond the grid."""
 UNKNOWN = 254
@@ -38,6 +37,11 @@ class Pyramid(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width at level 0."""
+        ...
+
+    @property
+    def brick_px(self) -> int:
+        """Side of a brick: as much as is decoded at once anyway."""
         ...
 
     @property
@@ -85,11 +89,12 @@ def sample(pyramid: Pyramid, bricks: Bricks, where: TilePixels) -> Bytes:
 
 def _mosaic(pyramid: Pyramid, bricks: Bricks, level: int, rows: slice, columns: slice) -> Bytes:
     height, width = level_shape(pyramid.shape, level)
+    side = pyramid.brick_px
     mosaic: Bytes | None = None
-    for i in range(rows.start // BRICK_PX, (rows.stop - 1) // BRICK_PX + 1):
-        for j in range(columns.start // BRICK_PX, (columns.stop - 1) // BRICK_PX + 1):
-            y, x = i * BRICK_PX, j * BRICK_PX
-            span_y, span_x = slice(y, min(y + BRICK_PX, height)), slice(x, min(x + BRICK_PX, width))
+    for i in range(rows.start // side, (rows.stop - 1) // side + 1):
+        for j in range(columns.start // side, (columns.stop - 1) // side + 1):
+            y, x = i * side, j * side
+            span_y, span_x = slice(y, min(y + side, height)), slice(x, min(x + side, width))
             brick = bricks.get((pyramid.key, level, i, j), _reader(pyramid, level, span_y, span_x))
             if mosaic is None:
                 shape = (rows.stop - rows.start, columns.stop - columns.start, *brick.shape[2:])

@@ -19,7 +19,7 @@ from urbandelta.composites import shrink
 from urbandelta.errors import StoreError
 from urbandelta.types import FloatArray
 from urbandelta.web.cache import ByteCache
-from urbandelta.web.pyramids import BRICK_PX, LEVELS, UNKNOWN, Bytes, Pyramid, level_shape, quantise
+from urbandelta.web.pyramids import LEVELS, UNKNOWN, Bytes, Pyramid, level_shape, quantise
 
 GDAL_CACHE_BYTES = 32 * 2**20
 """GDAL would take a twentieth of the machine's memory for decoded blocks; bricks are cached behind it anyway."""
@@ -49,6 +49,11 @@ class CogPyramid:
     def key(self) -> Hashable:
         """Path, time of change, and size of the file."""
         return (*self.identity, self.low, self.high)
+
+    @property
+    def brick_px(self) -> int:
+        """A block of the file: any part of it costs the decoding of all of it."""
+        return 512
 
     @property
     def identity(self) -> tuple[str, int, int]:
@@ -102,6 +107,11 @@ class StorePyramid:
     def key(self) -> Hashable:
         """Store, snapshot, and windows."""
         return ("scores", self.scores.attrs["snapshot"], self.members)
+
+    @property
+    def brick_px(self) -> int:
+        """A few chunks of the store."""
+        return 256
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -173,7 +183,7 @@ class StorePyramid:
 
 def most_level(shape: tuple[int, int]) -> int:
     """Level at which the longer side has about 64 pixels."""
-    return max(math.ceil(math.log2(max(*shape, 1) / (BRICK_PX // 4))), 0)
+    return max(math.ceil(math.log2(max(*shape, 1) / 64)), 0)
 
 
 def size_of(array: npt.NDArray[np.uint8]) -> int:

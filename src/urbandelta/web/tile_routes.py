@@ -39,14 +39,17 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
 
         return tiles.get((pyramid.key, zxy, colours, fade), make)
 
-    def month_tile(area: Opened, month: str, zxy: tuple[int, int, int], colours: ColourMap, fade: bool) -> bytes:
-        return index_tile(area, area.month_pyramid(month), zxy, colours, fade)
+    def month_tile(month: str, zxy: tuple[int, int, int], colours: ColourMap, fade: bool) -> tuple[bytes, Opened]:
+        area = holder.get()
+        return index_tile(area, area.month_pyramid(month), zxy, colours, fade), area
 
-    def map_tile(area: Opened, name: str, zxy: tuple[int, int, int], colours: ColourMap, fade: bool) -> bytes:
+    def map_tile(name: str, zxy: tuple[int, int, int], colours: ColourMap, fade: bool) -> tuple[bytes, Opened]:
+        area = holder.get()
         found, pyramid = area.overall_pyramid(name)
-        return index_tile(area, pyramid, zxy, colours, fade and not found.dates)
+        return index_tile(area, pyramid, zxy, colours, fade and not found.dates), area
 
-    def image_tile(area: Opened, stream: str, moment: str, zxy: tuple[int, int, int]) -> bytes:
+    def image_tile(stream: str, moment: str, zxy: tuple[int, int, int]) -> tuple[bytes, Opened]:
+        area = holder.get()
         pyramid = area.image_pyramid(stream, moment)
 
         def make() -> bytes:
@@ -56,7 +59,7 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
             drawn = sample(pyramid, holder.bricks, where)
             return colour_webp(drawn) if drawn.ndim == 3 else empty_webp()
 
-        return tiles.get((pyramid.key, zxy), make)
+        return tiles.get((pyramid.key, zxy), make), area
 
     @router.get("/month/{month}/{z}/{x}/{y}.png", response_class=Response, responses=_answers("image/png"))
     async def month_tiles(
@@ -70,8 +73,7 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
         version: Version = None,
     ) -> Response:
         """Highest score of the windows whose middles lie in a month."""
-        area = await workers.run(request, holder.get)
-        content = await workers.run(request, month_tile, area, month, _tile(z, x, y), colours, fade == "yes")
+        content, area = await workers.run(request, month_tile, month, _tile(z, x, y), colours, fade == "yes")
         return _answer(content, "image/png", area, version)
 
     @router.get("/map/{name}/{z}/{x}/{y}.png", response_class=Response, responses=_answers("image/png"))
@@ -86,8 +88,7 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
         version: Version = None,
     ) -> Response:
         """A map over the whole time; `/api/area` lists them."""
-        area = await workers.run(request, holder.get)
-        content = await workers.run(request, map_tile, area, name, _tile(z, x, y), colours, fade == "yes")
+        content, area = await workers.run(request, map_tile, name, _tile(z, x, y), colours, fade == "yes")
         return _answer(content, "image/png", area, version)
 
     @router.get("/image/{stream}/{moment}/{z}/{x}/{y}.webp", response_class=Response, responses=_answers("image/webp"))
@@ -95,8 +96,7 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
         request: Request, stream: Name, moment: Moment, z: Zoom, x: TileNumber, y: TileNumber, version: Version = None
     ) -> Response:
         """An acquisition: true colour, or radar in decibels; masked pixels are hatched."""
-        area = await workers.run(request, holder.get)
-        content = await workers.run(request, image_tile, area, stream, moment, _tile(z, x, y))
+        content, area = await workers.run(request, image_tile, stream, moment, _tile(z, x, y))
         return _answer(content, "image/webp", area, version)
 
     return router

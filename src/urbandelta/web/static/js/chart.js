@@ -143,7 +143,7 @@ function yearTicks(first, last, x, top) {
   return ticks;
 }
 
-const short = (name) => name.replace(/^.*_/, '').slice(0, 5);
+const short = (name) => name.replace(/^.*_/, '').replace('optical', 'opt.').slice(0, 5);
 
 /** What a history says in one sentence, for those who do not see the chart. */
 export function summarise(history) {

@@ -25,7 +25,8 @@ async function start() {
   const area = await getJson('/api/area');
   const acquisitions = area.optical ? (await getJson(`/api/acquisitions/${area.optical}`)).acquisitions : [];
   const sides = new Sides(area, acquisitions);
-  complete(state, area, sides);
+  state.fit = (values) => fitting(values, area, sides);
+  state.set(state.fit(state.values), { write: false });
   describe(area);
 
   const left = new AreaMap($('map-left'), area, { at: AreaMap.parseAt(state.values.at) });
@@ -50,7 +51,7 @@ async function start() {
   };
 
   const events = new EventsPane(state, () => [left, swipe.right].filter(Boolean), area);
-  new PixelPane(state, left, { wait: () => shown });
+  new PixelPane(state, left);
   new FilesPane(state, sides, left, { swipe: () => swipe, filter: () => events.wanted });
   new Timeline(state, area, () => shown);
   controls(state, sides);
@@ -73,8 +74,7 @@ async function start() {
 }
 
 /** Fill in what the address leaves open, and drop what the data do not have. */
-function complete(state, area, sides) {
-  const { values } = state;
+function fitting(values, area, sides) {
   const labels = area.months.map(({ label }) => label);
   const changes = {};
   if (!labels.includes(values.month)) changes.month = labels.at(-1) ?? '';
@@ -86,7 +86,7 @@ function complete(state, area, sides) {
   if (!['inferno', 'viridis', 'cividis'].includes(values.colours)) changes.colours = 'inferno';
   changes.opacity = Math.min(Math.max(values.opacity, 10), 100);
   changes.cut = Math.min(Math.max(values.cut, 0), 100);
-  state.set(changes, { write: false });
+  return changes;
 }
 
 function describe(area) {

@@ -5,8 +5,8 @@ import { getJson, query } from './api.js';
 import { drawChart, summarise } from './chart.js';
 
 export class PixelPane {
-  constructor(state, map, { wait }) {
-    Object.assign(this, { state, map, wait, history: null, window: 0 });
+  constructor(state, map) {
+    Object.assign(this, { state, map, history: null, window: 0 });
     $('place').addEventListener('submit', (event) => {
       event.preventDefault();
       const { latitude, longitude } = event.target.elements;
@@ -59,7 +59,7 @@ export class PixelPane {
     [form.latitude.value, form.longitude.value] = [lat.toFixed(6), lng.toFixed(6)];
     this.map.setData('pixel', { type: 'Feature', properties: {}, geometry: { type: 'LineString', coordinates: corners } });
     $('pixel-status').textContent = summarise(this.history);
-    this.window = Math.max(this.history.score?.score.findIndex((value) => value !== null) ?? 0, 0);
+    this.window = nearest(this.history.score?.middle ?? [], this.state.values.month);
     this.draw({ anew: true });
   }
 
@@ -132,6 +132,12 @@ export class PixelPane {
     });
     return box;
   }
+}
+
+/** Number of the window whose middle is nearest to the middle of a month. */
+function nearest(middles, month) {
+  const distance = (text) => Math.abs(Date.parse(text) - Date.parse(`${month}-15`));
+  return middles.reduce((best, text, k) => (distance(text) < distance(middles[best]) ? k : best), 0);
 }
 
 function table(caption, heads, rows) {

@@ -12,9 +12,14 @@ export const FILTER = ['stage', 'confidence', 'since', 'until', 'min_area_m2', '
 export class State extends EventTarget {
   constructor() {
     super();
+    /** Gives changes that make values fit the data; set once these are known. */
+    this.fit = () => ({});
     this.values = { ...DEFAULTS, ...parse(location.hash) };
     window.addEventListener('hashchange', () => {
-      if (location.hash !== this.written) this.set({ ...DEFAULTS, ...parse(location.hash) }, { write: false });
+      // An address without a value is a plain anchor, such as that of the link that skips the map.
+      if (location.hash === this.written || !location.hash.includes('=')) return;
+      const asked = { ...DEFAULTS, ...parse(location.hash) };
+      this.set({ ...asked, ...this.fit(asked) }, { write: false });
     });
   }
 
@@ -56,7 +61,6 @@ function parse(hash) {
     else if (typeof usual === 'number') found[key] = Number.isFinite(Number(text)) ? Number(text) : usual;
     else found[key] = text;
   }
-  if (found.event && !found.tab) found.tab = 'events';
-  if (found.pixel && !found.tab) found.tab = 'pixel';
+  if (!found.tab && (found.event || found.pixel)) found.tab = found.event ? 'events' : 'pixel';
   return found;
 }
