@@ -84,7 +84,7 @@ class EventOptions:
     """Pixels and windows of at least this are part of an event that reaches the threshold."""
     min_area_m2: float = 400.0
     """Smaller events are left out."""
-    min_pixels: int = 6
+    min_pixels: int = 8
     """Likewise in pixels of the grid, whatever their size: noise of the score comes in pixels."""
     min_days: float | None = None
     """An event is confirmed once half of its pixels have reached the threshold over so many days of windows' starts:
