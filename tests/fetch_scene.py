@@ -102,5 +102,3 @@ def digests(cube: Any) -> dict[str, list[str]]:
         ]
         for name in cube.streams
     }
-
-

@@ -17,7 +17,7 @@ from urbandelta.offers import Offer, StreamOffers, next_action, total_bytes
 if TYPE_CHECKING:
     from urbandelta.monitor import Monitor
 
-# Bytes a value in a cube: speckle does not compress (3.34 measured on simulated radar); optical is a cautious guess above
+# Bytes a value in a cube: speckle does not compress (3.34 on simulated radar); optical is a cautious guess above
 # the 0.55 of simulated scenes, which are smoother than the ground.
 _STORED_BYTES = {"sar": 3.4, "optical": 1.3}
 _MASK_BYTES = 0.05

@@ -66,6 +66,8 @@ class Collection:
     id: str
     kind: StreamKind
     assets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    units: str = ""
+    """Units of the streams that it can serve (`eras.Stream.units`); empty for any."""
     level: str = ""
     coefficient: str = ""
     offset_rule: OffsetRule = "declared"
@@ -83,7 +85,8 @@ class Collection:
 
     def serves(self, stream: Stream) -> bool:
         """Whether its assets can fill a stream; a collection without a list of assets serves any stream of its kind."""
-        return self.kind == stream.kind and (not self.assets or any(band in self.assets for band in stream.bands))
+        same = self.kind == stream.kind and self.units in ("", stream.units)
+        return same and (not self.assets or any(band in self.assets for band in stream.bands))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +245,7 @@ def _msi(
         id=name,
         kind="optical",
         assets=_msi_assets(cirrus=level == "L1C", naming=naming),
+        units="reflectance",
         level=level,
         offset_rule="sentinel-2",
         scale=1e-4,
@@ -266,6 +270,7 @@ def _grd(name: str) -> Collection:
         id=name,
         kind="sar",
         assets={"VV": ("vv", "VV"), "VH": ("vh", "VH")},
+        units="linear power",
         level="GRD",
         zero="nodata",
         bytes_per_pixel=2.0,
@@ -287,6 +292,7 @@ ARCHIVES: Mapping[str, Archive] = MappingProxyType(
                     id="sentinel-1-rtc",
                     kind="sar",
                     assets={"VV": ("vv",), "VH": ("vh",)},
+                    units="linear power",
                     level="RTC",
                     coefficient="gamma0",
                     nodata=(-32768.0,),
