@@ -133,6 +133,7 @@ END
 def write_raster(path: Path, array: np.ndarray, *, west: float = 500_000.0, north: float = 5_600_010.0) -> Path:
     """A GeoTIFF of 30 m pixels."""
     array = array if array.ndim == 3 else array[None]
+    path.unlink(missing_ok=True)  # GDAL would delete the scene's MTL file together with a band that it replaces
     with rasterio.open(
         path, "w", driver="GTiff", count=len(array), height=array.shape[1], width=array.shape[2], dtype=array.dtype,
         crs="EPSG:32631", transform=Affine(30, 0, west, 0, -30, north),

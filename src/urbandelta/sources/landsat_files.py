@@ -11,6 +11,7 @@ import logging
 import shutil
 import tarfile
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,7 +98,7 @@ class PackedFiles:
     def raster(self, name: str) -> str | None:
         """Path of the unpacked file."""
         names = tuple(sorted(_named_files(self.mtl)))
-        path = Path(_unpacked(self.archive, self.archive.stat().st_mtime_ns, names).name) / name.lower()
+        path = _unpacked(self.archive, self.archive.stat().st_mtime_ns, names).path / name.lower()
         return str(path) if path.is_file() else None
 
 
@@ -183,9 +184,17 @@ def _named_files(mtl: Mtl) -> set[str]:
     return {name.lower() for name in files if name}
 
 
+class _TemporaryFolder:
+    """A folder that is deleted with this object, or when the program ends."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="urbandelta-landsat-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 @lru_cache(maxsize=1)  # the folder of the archive before is deleted when this forgets it
-def _unpacked(archive: Path, _modified_ns: int, names: tuple[str, ...]) -> tempfile.TemporaryDirectory[str]:
-    folder = tempfile.TemporaryDirectory(prefix="urbandelta-landsat-")
+def _unpacked(archive: Path, _modified_ns: int, names: tuple[str, ...]) -> _TemporaryFolder:
+    folder = _TemporaryFolder()
     log.info("unpacking %s", archive)
     for member, tar in _files_of(archive):
         name = _plain(member.name).lower()
@@ -197,7 +206,7 @@ def _unpacked(archive: Path, _modified_ns: int, names: tuple[str, ...]) -> tempf
         assert content is not None  # regular files have content
         # Exclusive: a name that occurs twice is refused rather than overwritten.
         try:
-            with (Path(folder.name) / name).open("xb") as target:
+            with (folder.path / name).open("xb") as target:
                 shutil.copyfileobj(content, target, 1 << 20)
         except FileExistsError as error:
             raise SourceError(f"{archive}: holds {name} twice; it is no archive of one scene") from error
