@@ -160,7 +160,7 @@ def _clip(low: float, high: float) -> tuple[int, int]:
 
 def _lattice(start: int, stop: int) -> tuple[Floats, Floats]:
     """Positions of lattice points among the pixel centres start..stop, and the weights (pixel, point) between them."""
-    centres = np.arange(start, stop) + 0.5
+    centres: Floats = np.arange(start, stop, dtype=np.float64) + 0.5
     count = min(_LATTICE, centres.size)
     if count == 1:
         return centres, np.ones((1, 1))
@@ -179,10 +179,7 @@ def _ring(west: float, south: float, east: float, north: float) -> tuple[Floats,
     corners_y = np.array([south, south, north, north, south])
     at = np.linspace(0, 4, 4 * _EDGE_POINTS + 1)
     sides = np.arange(5.0)
-    return (
-        np.interp(at, sides, corners_x).astype(np.float64),
-        np.interp(at, sides, corners_y).astype(np.float64),
-    )
+    return np.interp(at, sides, corners_x), np.interp(at, sides, corners_y)
 
 
 def _bounds(x: Floats, y: Floats) -> tuple[float, float, float, float]:
