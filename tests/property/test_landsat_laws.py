@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 import numpy.testing as npt
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from landsat_scene import BEFORE_2012, as_json, as_text, groups
@@ -26,6 +26,7 @@ def test_any_bytes_are_parsed_or_refused(content):
         parse_mtl(content, where="x")
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(GOOD), st.integers(0, 3000), st.integers(0, 40), st.text(max_size=12))
 def test_a_file_that_was_cut_or_overwritten_somewhere_is_parsed_or_refused(text, start, length, other):
     damaged = text[:start] + other + text[start + length :]
