@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -92,6 +92,8 @@ class Product:
     description: str
     categories: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
+    colours: Mapping[int, tuple[int, int, int, int]] | None = None
+    """Palette of a uint8 map."""
 
 
 @dataclass(frozen=True)
@@ -414,28 +416,71 @@ def export_cogs(
         If a file of the same name holds another result and `overwrite` is not set, or the threshold is outside 0..1.
     """
     check_threshold(threshold)
-    grid, provenance = grid_of(scores), provenance_of(scores)
+    extra = int("spread" in scores)
+    total = {"max": 1 + extra, "maps": 6 + extra, "windows": scores.sizes["window"]}.get(which, 0)
+    return write_products(
+        products_of(scores, which=which, threshold=threshold),
+        folder,
+        grid=grid_of(scores),
+        provenance=provenance_of(scores),
+        overwrite=overwrite,
+        total=total or period_starts(scores["time"].values).size,
+        progress=progress,
+    )
+
+
+def write_products(
+    products: Iterable[Product],
+    folder: str | os.PathLike[str],
+    *,
+    grid: Grid,
+    provenance: Mapping[str, str],
+    unpinned: Collection[str] = (),
+    overwrite: bool = False,
+    total: int = 0,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write products as GeoTIFFs into a folder, made if absent; files that hold the same already are left alone.
+
+    Parameters
+    ----------
+    products : iterable of Product
+    folder : path
+    grid : Grid
+    provenance : mapping of str to str
+        Tags of every file.
+    unpinned : collection of str
+        Tags that may differ without making a file another one: it keeps those of the run that last changed it.
+    overwrite : bool
+        Replace a file of the same name that holds something else.
+    total : int
+        For the progress.
+    progress : callable, optional
+
+    Raises
+    ------
+    ProductError
+        If a file of the same name holds another result and `overwrite` is not set, or the folder cannot be made.
+    """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProductError(f"{folder}: cannot make this folder ({error.strerror}); choose another") from error
-    extra = int("spread" in scores)
-    total = {"max": 1 + extra, "maps": 6 + extra, "windows": scores.sizes["window"]}.get(which, 0)
-    total = total or period_starts(scores["time"].values).size
     written: list[Path] = []
     kept: list[Path] = []
-    for number, product in enumerate(products_of(scores, which=which, threshold=threshold), start=1):
+    for number, product in enumerate(products, start=1):
         path = folder / f"{product.name}.tif"
         tags = {"description": product.description, **product.tags, **provenance}
-        tags["content_sha256"] = content_digest(product.array, grid, tags)
+        pinned = {name: value for name, value in tags.items() if name not in unpinned}
+        tags["content_sha256"] = content_digest(product.array, grid, pinned)
         if next_action(path, known_digest(path), tags["content_sha256"], overwrite=overwrite) == "keep":
             kept.append(path)
         else:
             _write_product(path, product, grid, tags)
             written.append(path)
         if progress is not None:
-            progress(number, total, path.name)
+            progress(number, max(total, number), path.name)
     log.info("%s: %d written, %d unchanged", folder, len(written), len(kept))
     return ExportReport(tuple(written), tuple(kept))
 
@@ -449,4 +494,5 @@ def _write_product(path: Path, product: Product, grid: Grid, tags: Mapping[str, 
         tags=tags,
         description=product.description,
         categories=product.categories,
+        colormap=product.colours,
     )
