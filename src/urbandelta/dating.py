@@ -17,7 +17,12 @@ rests on the other bound alone.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +126,46 @@ class RunDates:
     last_high: npt.NDArray[np.int32]
 
 
-def run_dates(edges: Edges, *, window_days: float) -> RunDates:
+CUTS = ("none", "start", "end", "both")
+"""Ways in which the ends of the series cut a run."""
+_DEFAULT_ROW = "s12"
+
+
+@cache
+def date_table() -> Mapping[str, Any]:
+    """Constants of every era: for each date and cut, a pair (a, b) of both bounds and the middle.
+
+    A date is `anchor + window_days * (a + b * (rise - fall) / window_days)`. Made by `experiments/dating/fit.py`.
+    """
+    text = files("urbandelta").joinpath("data/dating.json").read_text("utf-8")
+    table: Mapping[str, Any] = json.loads(text)
+    return table
+
+
+def anchors(edges: Edges, which: str, cut: str) -> DaysFloat:
+    """The day (run,) from which a date is counted: a mean of both bounds, or the only one that the series left.
+
+    Parameters
+    ----------
+    edges : Edges
+    which : {"first", "last"}
+        A last date hangs on the fall, unless the series ends before it.
+    cut : str
+        One of `CUTS`.
+    """
+    rise: DaysFloat = edges.rise[0]
+    fall: DaysFloat = edges.fall[0]
+    if cut == "end":
+        return rise
+    if which == "last" or cut == "start":
+        return fall
+    between: DaysFloat = START_WEIGHT * fall + (1 - START_WEIGHT) * rise
+    return between
+
+
+def run_dates(
+    edges: Edges, *, window_days: float, era: str = _DEFAULT_ROW, table: Mapping[str, Any] | None = None
+) -> RunDates:
     """When the change behind each run began and ended.
 
     Parameters
@@ -129,18 +173,29 @@ def run_dates(edges: Edges, *, window_days: float) -> RunDates:
     edges : Edges
     window_days : float
         Longest span of a window.
+    era : str
+        Row of the table; of an era that it does not have, constants are those of `s12` times the window's length.
+    table : mapping, optional
+        A row to use in place of the shipped one.
     """
-    lag = LAG_SHARE * window_days
-    earliest, latest = edges.fall[0] - lag, edges.rise[0] - lag
-    first = START_WEIGHT * earliest + (1 - START_WEIGHT) * latest
-    first = np.where(edges.cut_start & ~edges.cut_end, earliest, first)
-    first = np.where(edges.cut_end & ~edges.cut_start, latest, first)
-    return RunDates(
-        *(
-            np.floor(days).astype(np.int32)
-            for days in (first, first - lag, first + lag, first + 4 * lag, first + 2 * lag, first + 7 * lag)
-        )
-    )
+    row = table or date_table().get(era) or date_table()[_DEFAULT_ROW]
+    width = (edges.rise[0] - edges.fall[0]) / window_days
+    number = edges.cut_start + 2 * edges.cut_end
+    days: dict[str, npt.NDArray[np.int32]] = {}
+    for which in ("first", "last"):
+        found = np.zeros((3, number.size))
+        for cut, name in enumerate(CUTS):
+            mine = number == cut
+            anchor = anchors(edges, which, name)[mine]
+            for bound, key in enumerate(("low", "middle", "high")):
+                a, b = row[which][name][key]
+                found[bound, mine] = anchor + window_days * (a + b * width[mine])
+        days[which] = np.floor(found[1]).astype(np.int32)
+        days[f"{which}_low"] = np.minimum(np.floor(found[0]), days[which]).astype(np.int32)
+        days[f"{which}_high"] = np.maximum(np.ceil(found[2]), days[which]).astype(np.int32)
+    days["last"] = np.maximum(days["last"], days["first"])
+    days["last_high"] = np.maximum(days["last_high"], days["last"])
+    return RunDates(**days)
 
 
 def window_days_of(scores: xr.Dataset) -> float:
@@ -189,7 +244,7 @@ def date_maps(scores: xr.Dataset, *, threshold: float = 0.5, low: float = 0.3) -
     shape = (scores.sizes["y"], scores.sizes["x"])
     # The last of equal keys stays when a pixel is written twice: strongest last, of equals the earliest.
     order = np.lexsort((-runs.first, runs.peak))
-    dates = run_dates(runs.edges, window_days=window_days_of(scores))
+    dates = run_dates(runs.edges, window_days=window_days_of(scores), era=str(scores.attrs.get("era", "")))
     maps = []
     for name in ("first", "first_low", "first_high", "last", "last_low", "last_high"):
         image = np.full(shape, NO_DATE, np.int32)

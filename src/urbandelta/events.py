@@ -184,7 +184,8 @@ def find_events(scores: xr.Dataset, options: EventOptions | None = None, *, grid
     options = options or EventOptions()
     checked_score(scores)
     runs = find_runs(scores, threshold=options.threshold, low=options.low)
-    finder = _Finder(runs, WindowTable.of(scores), grid or grid_of(scores), options, window_days_of(scores))
+    era = str(scores.attrs.get("era", ""))
+    finder = _Finder(runs, WindowTable.of(scores), grid or grid_of(scores), options, window_days_of(scores), era)
     return list(finder.events())
 
 
@@ -197,10 +198,11 @@ class _Finder:
     grid: Grid
     options: EventOptions
     window_days: float
+    era: str
 
     @cached_property
     def dates(self) -> RunDates:
-        return run_dates(self.runs.edges, window_days=self.window_days)
+        return run_dates(self.runs.edges, window_days=self.window_days, era=self.era)
 
     @cached_property
     def row_area_m2(self) -> npt.NDArray[np.float64]:
