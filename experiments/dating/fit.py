@@ -82,7 +82,7 @@ def quantile_regression(x: Days, y: Days, weight: Days, quantile: float) -> Days
 def fit(samples: list[Sample], window_days: float) -> dict[str, Any]:
     """Pairs of every date, cut and quantile."""
     edges = [sample.runs.edges for sample in samples]
-    joined = Edges(*(np.concatenate([getattr(e, name) for e in edges], axis=-1) for name in vars(edges[0])))
+    joined = Edges(*(np.concatenate([getattr(e, name) for e in edges]) for name in vars(edges[0])))
     weight = np.concatenate([sample.weight for sample in samples])
     table: dict[str, Any] = {}
     for which in ("first", "last"):
@@ -93,7 +93,7 @@ def fit(samples: list[Sample], window_days: float) -> dict[str, Any]:
             if mine.sum() < FEWEST:
                 raise SystemExit(f"only {mine.sum()} runs are cut like {cut!r}; score more scenes")
             anchor = anchors(joined, which, cut)[mine]
-            width = (joined.rise[0] - joined.fall[0])[mine] / window_days
+            width = (joined.rise - joined.fall)[mine] / window_days
             # A last date hangs on the fall alone: long works must not pull it back.
             x = np.stack([np.ones(anchor.size), width], axis=1) if which == "first" else np.ones((anchor.size, 1))
             y = (truth[mine] - anchor) / window_days

@@ -153,14 +153,12 @@ def anchors(edges: Edges, which: str, cut: str) -> DaysFloat:
     cut : str
         One of `CUTS`.
     """
-    rise: DaysFloat = edges.rise[0]
-    fall: DaysFloat = edges.fall[0]
+    rise, fall = edges.rise, edges.fall
     if cut == "end":
         return rise
     if which == "last" or cut == "start":
         return fall
-    between: DaysFloat = START_WEIGHT * fall + (1 - START_WEIGHT) * rise
-    return between
+    return START_WEIGHT * fall + (1 - START_WEIGHT) * rise
 
 
 def run_dates(
@@ -179,7 +177,7 @@ def run_dates(
         A row to use in place of the shipped one.
     """
     row = table or date_table().get(era) or date_table()[_DEFAULT_ROW]
-    width = (edges.rise[0] - edges.fall[0]) / window_days
+    width = (edges.rise - edges.fall) / window_days
     number = edges.cut_start + 2 * edges.cut_end
     days: dict[str, npt.NDArray[np.int32]] = {}
     for which in ("first", "last"):

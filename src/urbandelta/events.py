@@ -258,7 +258,8 @@ class _Finder:
     def _stage(self, runs: Runs, core: npt.NDArray[np.bool_]) -> str | None:
         """How far an event has come; None for one that ended before it was confirmed."""
         settled = self.windows.settled_count
-        over = int(runs.last.max()) < settled - 1
+        # Not before the flanks are settled too: what is finished stays as it is, dates and all.
+        over = int(runs.last.max()) < settled - 1 and int(runs.edges.after[core].max()) < settled
         first, last = runs.settled_first[core], runs.settled_last[core]
         seen = first != NONE
         windows = int(last[seen].max() - first[seen].min()) + 1 if seen.any() else 0

@@ -11,24 +11,26 @@ from urbandelta.types import BoolArray, FloatArray
 
 DaysFloat = npt.NDArray[np.float64]
 
-EDGE_LEVELS = (0.2, 0.5)
-"""Scores at which the flanks of a run are read."""
+EDGE_LEVEL = 0.2
+"""Score at which the flanks of a run are read: they tell more than its plateau."""
 _OF_PEAK = 0.9
-"""A run that does not reach a level is read at this share of its own peak."""
+"""A run that hardly reaches the level is read at this share of its own peak."""
 
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """Where runs begin and end; days since 1970-01-01, arrays (level, run) unless said otherwise."""
+    """Where runs begin and end; all arrays are (run,), days are since 1970-01-01."""
 
     rise: DaysFloat
-    """End of the window at which the score rises through the level: the change is not after it."""
+    """Day by which the window ends at which the score rises through the level: the change is hardly after it."""
     fall: DaysFloat
-    """Start of the window at which it falls through the level: the change is not before it."""
+    """Day on which the window starts at which it falls through the level: the change is hardly before it."""
     cut_start: BoolArray
-    """(run,) the series begins within the run, so `rise` bounds nothing."""
+    """The series begins within the run, so `rise` bounds nothing."""
     cut_end: BoolArray
-    """(run,) likewise at the series' end."""
+    """The series ends within the run, so `fall` bounds nothing."""
+    after: npt.NDArray[np.int32]
+    """First window behind the run that lies below the level; the number of windows if there is none."""
 
 
 def edges_of(
@@ -38,7 +40,7 @@ def edges_of(
     start: DaysFloat,
     end: DaysFloat,
     *,
-    levels: tuple[float, ...] = EDGE_LEVELS,
+    level: float = EDGE_LEVEL,
 ) -> Edges:
     """Read the flanks of runs around their peaks, between two windows by linear interpolation.
 
@@ -50,24 +52,22 @@ def edges_of(
         Row of `series` and window of the peak of each run.
     start, end : ndarray, shape (window,)
         First and last day of each window.
-    levels : tuple of float
+    level : float
     """
     own, runs = series[at], np.arange(at.size)
     count = series.shape[1]
     position = np.arange(count)
-    peak = own[runs, peak_at] if at.size else np.zeros(0, np.float32)
-    rise, fall = np.zeros((2, len(levels), at.size))
-    cut_start, cut_end = np.zeros((2, at.size), np.bool_)
-    for number, level in enumerate(levels):
-        limit = np.minimum(level, _OF_PEAK * peak)
-        below = own < limit[:, None]
-        before = np.where(below & (position < peak_at[:, None]), position, -1).max(axis=1, initial=-1)
-        after = np.where(below & (position > peak_at[:, None]), position, count).min(axis=1, initial=count)
-        rise[number] = _crossing(own, end, before, before + 1, limit)
-        fall[number] = _crossing(own, start, after, after - 1, limit)
-        if number == 0:
-            cut_start, cut_end = before < 0, after >= count
-    return Edges(rise, fall, cut_start, cut_end)
+    limit = np.minimum(level, _OF_PEAK * own[runs, peak_at])
+    below = own < limit[:, None]
+    before = np.where(below & (position < peak_at[:, None]), position, -1).max(axis=1, initial=-1)
+    after = np.where(below & (position > peak_at[:, None]), position, count).min(axis=1, initial=count)
+    return Edges(
+        rise=_crossing(own, end, before, before + 1, limit),
+        fall=_crossing(own, start, after, after - 1, limit),
+        cut_start=before < 0,
+        cut_end=after >= count,
+        after=after.astype(np.int32),
+    )
 
 
 def _crossing(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from urbandelta.flanks import EDGE_LEVELS, Edges, edges_of
+from urbandelta.flanks import Edges, edges_of
 from urbandelta.types import Array, BoolArray, FloatArray, TimeArray
 
 BLOCK_BYTES = 96 * 2**20
@@ -96,13 +96,13 @@ class Runs:
 
     def take(self, index: Array) -> Runs:
         """Some of the runs, by mask or by index."""
-        taken: Runs = _map(lambda values: values[..., index], [self])
+        taken: Runs = _map(lambda values: values[index], [self])
         return taken
 
     @staticmethod
     def concatenate(parts: Sequence[Runs]) -> Runs:
         """Runs of several blocks as one table, in order of pixel and time, whatever the order of the blocks."""
-        joined: Runs = _map(lambda *values: np.concatenate(values, axis=-1), parts)
+        joined: Runs = _map(lambda *values: np.concatenate(values), parts)
         return joined.take(np.lexsort((joined.first, joined.pixel)))
 
 
@@ -202,7 +202,7 @@ def _runs_of(
         settled_above=sure.sum(axis=1, dtype=np.int32),
         settled_first=_where_first(sure),
         settled_last=_where_last(sure),
-        edges=edges_of(series, at, peak_at, windows.start, windows.end, levels=EDGE_LEVELS),
+        edges=edges_of(series, at, peak_at, windows.start, windows.end),
     )
     return runs, at
 
