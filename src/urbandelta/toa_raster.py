@@ -58,6 +58,8 @@ class ToaOptions:
     offset: float = 0.0
     thermal_scale: float | None = None
     quality: bool = False
+    creation: tuple[tuple[str, str], ...] = ()
+    """Options of GDAL's GeoTIFF driver, over those chosen here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,7 +391,7 @@ def _profile(job: _Job, storage: Mapping[str, _Storage], options: ToaOptions) ->
     }  # fmt: skip
     if min(grid.height, grid.width) >= BLOCK:
         profile |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
-    return profile
+    return profile | {name.lower(): value for name, value in options.creation}
 
 
 def _fill(

@@ -96,6 +96,10 @@ def test_units_types_and_kinds(run, tmp_path):
         assert read(out)[0].shape[0] == count
     assert run("toa", mtl, "--kind", "temperature", "--temperature", "C", "--out", tmp_path / "c.tif").code == 0
     npt.assert_allclose(read(tmp_path / "c.tif")[0][0], plain[5] - 273.15, atol=1e-4)
+    words = ("--co", "COMPRESS=LZW", "--co", "PREDICTOR=1", "--out", tmp_path / "lzw.tif")
+    assert run("toa", mtl, *words).code == 0
+    with rasterio.open(tmp_path / "lzw.tif") as source:
+        assert source.compression.name == "lzw"
     clipped = run("toa", mtl, "--out", tmp_path / "u8.tif", "--dtype", "uint8", "--scale", "1e-4", "--bands", "1,2")
     assert "did not fit uint8" in clipped.err
 
@@ -129,6 +133,8 @@ def test_quality_bands_hide_pixels_on_request(run, tmp_path):
     ("words", "message"),
     [
         (("--bands", "9"), "states no band 9"),
+        (("--co", "COMPRESS"), "expected NAME=VALUE"),
+        (("--co", "dtype=uint8"), "is decided by other options"),
         (("--bands", "1,1"), "expected different band names"),
         (("--dtype", "uint16"), "needs --scale"),
         (("--scale", "-1"), "is not a positive number"),

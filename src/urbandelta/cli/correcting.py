@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from urbandelta.cli.progress import AsJson, print_json, progress_bar
+from urbandelta.errors import ConfigError
+
+_OURS = ("DRIVER", "HEIGHT", "WIDTH", "COUNT", "DTYPE", "CRS", "TRANSFORM", "NODATA")
 
 
 def toa(
@@ -41,6 +44,10 @@ def toa(
     offset: Annotated[float, typer.Option(help="See --scale; not for temperatures.")] = 0.0,
     thermal_scale: Annotated[float | None, typer.Option(help="The same for temperatures [floats: 1].")] = None,
     qa: Annotated[bool, typer.Option("--qa", help="Hide what the scene's quality bands call unusable.")] = False,
+    co: Annotated[
+        list[str] | None,
+        typer.Option("--co", metavar="NAME=VALUE", help="Option of GDAL's GeoTIFF driver; repeatable."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that holds something else.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,6 +68,7 @@ def toa(
         offset=offset,
         thermal_scale=thermal_scale,
         quality=qa,
+        creation=tuple(_pair(text) for text in co or ()),
     )
     with progress_bar("toa") as progress:
         report = write_toa(mtl, out, options, dn=dn, overwrite=overwrite, progress=progress)
@@ -79,3 +87,12 @@ def toa(
         )
     for note in report.notes:
         typer.echo(note, err=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ConfigError(f"--co {text!r}: expected NAME=VALUE, such as COMPRESS=LZW")
+    if name.upper() in _OURS:
+        raise ConfigError(f"--co {text!r}: is decided by other options; leave it out")
+    return name, value
