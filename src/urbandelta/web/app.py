@@ -16,6 +16,7 @@ from urbandelta import __version__
 from urbandelta.errors import UrbandeltaError
 from urbandelta.web.api_routes import api_router
 from urbandelta.web.download_routes import download_router
+from urbandelta.web.models import Problem
 from urbandelta.web.opened import Holder, NothingThere
 from urbandelta.web.security import Guard
 from urbandelta.web.source import WebSource
@@ -53,6 +54,7 @@ def create_app(source: WebSource, *, allowed_hosts: Iterable[str] = ()) -> FastA
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        responses={400: {"model": Problem}, 421: {"model": Problem}},
     )
     holder = Holder(source)
     app.include_router(api_router(holder, Workers(DATA_THREADS, name="data")))

@@ -61,7 +61,7 @@ class Guard:
             )  # fmt: skip
             await refusal(scope, receive, send_guarded)
         elif target > MOST_TARGET_BYTES:
-            refusal = JSONResponse({"detail": f"address longer than {MOST_TARGET_BYTES} bytes"}, status_code=414)
+            refusal = JSONResponse({"detail": f"address longer than {MOST_TARGET_BYTES} bytes"}, status_code=400)
             await refusal(scope, receive, send_guarded)
         else:
             await self._app(scope, receive, send_guarded)
