@@ -22,6 +22,7 @@ from urbandelta.cli import (
     eventing,
     fetching,
     importing,
+    importing_published,
     inspecting,
     labelling,
     predicting,
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command("demo")(demonstrating.demo)
 app.command("simulate")(simulating.simulate_command)
+importing.app.command("tfrecord")(importing_published.import_tfrecord)
 app.add_typer(importing.app, name="import")
 app.command("toa")(correcting.toa)
 app.command("info")(inspecting.info)

@@ -114,7 +114,7 @@ def plan_import(job: ImportJob) -> ImportPlan:
     SourceError
         If the source holds nothing usable for the stream and grid, or lacks a declaration.
     """
-    cube = _existing_cube(job.into)
+    cube = existing_cube(job.into)
     era = _era_name(job, cube)
     whole_stream = era_named(era).stream(job.stream)
     stream = _chosen_bands(whole_stream, job.only)
@@ -207,7 +207,8 @@ def _counted(source: SceneSource, progress: Progress | None) -> Iterator[Acquisi
         progress(total, total, "")
 
 
-def _existing_cube(url: str) -> Cube | None:
+def existing_cube(url: str) -> Cube | None:
+    """The cube at a URL, open for appending, or None where there is none yet."""
     path = local_path(url)
     if path is not None:
         absent = not path.exists() or (path.is_dir() and not any(path.iterdir()))
