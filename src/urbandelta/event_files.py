@@ -212,7 +212,7 @@ def to_degrees(geometry: BaseGeometry, crs: str) -> BaseGeometry:
 def feature(event: Event, crs: str) -> dict[str, Any]:
     """One event as a GeoJSON feature."""
     properties = {item.name: _json_value(item.of(event)) for item in PROPERTIES}
-    geometry = shapely.geometry.mapping(to_degrees(event.geometry, crs))
+    geometry = json.loads(shapely.to_geojson(to_degrees(event.geometry, crs)))
     return {"type": "Feature", "id": event.id, "geometry": geometry, "properties": properties}
 
 
@@ -268,6 +268,7 @@ def _read_gpkg(path: Path) -> list[tuple[dict[str, Any], BaseGeometry]]:
 
     meta, _, geometry, columns = pyogrio.raw.read(path, layer=_LAYER)
     names = [str(name) for name in meta["fields"]]
+    _require_columns(names)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     outlines = shapely.from_wkb(geometry)
     return [(dict(zip(names, row, strict=True)), _single(shape)) for row, shape in zip(rows, outlines, strict=True)]
@@ -302,7 +303,9 @@ def _compose_parquet(events: Sequence[Event], grid: Grid, provenance: str) -> by
 def _read_parquet(path: Path) -> list[tuple[dict[str, Any], BaseGeometry]]:
     import pyarrow.parquet as pq
 
-    return [(row, shapely.from_wkb(row.pop("geometry"))) for row in pq.read_table(path).to_pylist()]
+    table = pq.read_table(path)
+    _require_columns(table.column_names)
+    return [(row, shapely.from_wkb(row.pop("geometry"))) for row in table.to_pylist()]
 
 
 # ---------------------------------------------------------------- values
@@ -333,6 +336,12 @@ def _format_of(path: Path) -> EventFormat:
     if kind is None:
         raise EventError(f"{path}: events are files that end in {', '.join(_ENDINGS)}; give one of these")
     return kind
+
+
+def _require_columns(names: Iterable[str]) -> None:
+    missing = sorted({item.name for item in PROPERTIES} - set(names))
+    if missing:
+        raise KeyError(f"no {missing[0]}")
 
 
 def _event(values: Mapping[str, Any], geometry: BaseGeometry) -> Event:
