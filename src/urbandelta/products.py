@@ -163,7 +163,7 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
         strongest = StrongestRun((height, width), threshold)
         for run in window_runs(score, y=height, x=width):
             members = in_time[run]
-            values = np.asarray(score[_as_slice(members), y, x].values, np.float32)
+            values = np.array(score[_as_slice(members), y, x].values, np.float32)
             values[np.isnan(values)] = -np.inf
             best = values.argmax(axis=0)
             peak = np.take_along_axis(values, best[None], axis=0)[0]

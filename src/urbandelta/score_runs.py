@@ -167,7 +167,8 @@ def column_blocks(score: xr.DataArray) -> Iterator[tuple[slice, slice]]:
 
 def _read(array: xr.DataArray, windows: WindowTable, y: slice, x: slice) -> FloatArray:
     """All windows of a block in order of time, 0 where nothing was scored."""
-    values = np.asarray(array[:, y, x].values, np.float32)
+    # A copy: scores in memory are the caller's.
+    values = np.array(array[:, y, x].values, np.float32)
     if (np.diff(windows.order) != 1).any():
         values = values[windows.order]
     return np.nan_to_num(values, copy=False, nan=0.0)

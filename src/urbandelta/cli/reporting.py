@@ -13,7 +13,10 @@ import typer
 from urbandelta.cli.progress import AsJson, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from urbandelta.products import Which
+    import xarray as xr
+
+    from urbandelta.products import ExportReport, Which
+    from urbandelta.types import Progress
 
 __all__ = ["export", "report"]
 
@@ -35,24 +38,33 @@ def export(
     scores: Scores,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for the GeoTIFFs; made if absent.")],
     each: Annotated[Each | None, typer.Option(help="One map a window or a month, not the summary maps.")] = None,
+    whole_set: Annotated[
+        bool, typer.Option("--set", help="The set that a monitor keeps, in DIR/rasters, and its STAC in DIR/stac.")
+    ] = False,
     threshold: Threshold = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that hold another result.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write maps of change as cloud-optimised GeoTIFFs.
 
-    Without --each: highest score, window of the highest score, number of windows at or above the threshold, first and
-    last date (int32 days since 1970-01-01, -1 none). Running it again writes nothing new and says so.
+    Without --each or --set: highest score, window of the highest score, number of windows at or above the threshold,
+    first and last date (int32 days since 1970-01-01, -1 none). Running it again writes nothing new and says so.
     """
     from urbandelta.products import export_cogs
     from urbandelta.repository import icechunk_errors
     from urbandelta.scores import open_scores
 
+    if whole_set and (each is not None or overwrite):
+        raise typer.BadParameter("takes neither --each nor --overwrite", param_hint="--set")
     # Scores are read when their values are needed, so a lost or damaged file shows only then.
     with progress_bar("maps") as progress, icechunk_errors(scores):
-        done = export_cogs(
-            open_scores(scores), to, which=_WHICH[each], threshold=threshold, overwrite=overwrite, progress=progress
-        )
+        opened = open_scores(scores)
+        if whole_set:
+            done = _export_set(opened, to, threshold, progress)
+        else:
+            done = export_cogs(
+                opened, to, which=_WHICH[each], threshold=threshold, overwrite=overwrite, progress=progress
+            )
     if as_json:
         print_json({"written": [str(path) for path in done.written], "kept": [str(path) for path in done.kept]})
         return
@@ -60,6 +72,18 @@ def export(
         typer.echo(path)
     if done.kept:
         typer.echo(f"{len(done.kept)} files hold the same already and were left alone", err=True)
+
+
+def _export_set(scores: xr.Dataset, to: Path, threshold: float, progress: Progress) -> ExportReport:
+    from urbandelta.events import EventOptions
+    from urbandelta.products import ExportReport
+    from urbandelta.rasters import write_rasters
+    from urbandelta.stac_items import write_stac
+
+    options = EventOptions(threshold=threshold, low=min(EventOptions().low, threshold))
+    rasters = write_rasters(scores, to / "rasters", options=options, progress=progress)
+    described = write_stac(scores, to / "rasters", to / "stac", name=to.absolute().name)
+    return ExportReport(rasters.written + described.written, rasters.kept + described.kept)
 
 
 def report(
