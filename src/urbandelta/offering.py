@@ -58,16 +58,16 @@ def find_offers(
 
 def period_of(monitor: Monitor, *, until: np.datetime64 | str | None = None) -> Period:
     """Area and half-open period of a monitor; without an end, until now."""
-    now = np.datetime64("now", "ns")
-    end = now if monitor.end is None else np.datetime64(monitor.end, "ns")
+    end: np.datetime64 = np.datetime64("now", "s") if monitor.end is None else np.datetime64(monitor.end, "ns")
     if until is not None:
-        end = min(end, parse_time(until) if isinstance(until, str) else until.astype("datetime64[ns]"))
+        last: np.datetime64 = parse_time(until) if isinstance(until, str) else until
+        end = last if last < end else end
     start = np.datetime64(monitor.start, "ns")
     if not start < end:
         raise ConfigError(
             f"{monitor.name}: nothing lies between its start {start} and {end}; correct start, end or --until"
         )
-    return Period(aoi=monitor.aoi_area(), start=start, end=end)
+    return Period(aoi=monitor.aoi_area(), start=start, end=end.astype("datetime64[ns]"))
 
 
 def chosen_streams(monitor: Monitor, streams: Sequence[str] | None) -> list[Stream]:

@@ -1,12 +1,18 @@
-"""A STAC API for tests: stac-fastapi with the items of a test in memory, served by uvicorn on the loopback."""
+"""A STAC API for tests: stac-fastapi with the items of a test in memory, served by uvicorn on the loopback.
+
+It serves the items' files as well, with range requests, and can fail on purpose (`Contents.fault`).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -20,8 +26,11 @@ from stac_fastapi.types.core import BaseCoreClient
 from stac_fastapi.types.errors import NotFoundError
 from stac_fastapi.types.rfc3339 import str_to_interval
 from stac_fastapi.types.search import BaseSearchGetRequest, BaseSearchPostRequest
+from starlette.staticfiles import StaticFiles
 
 Item = dict[str, Any]
+Fault = Callable[[str, int], str]
+"""What goes wrong with a request, by path and how often it was asked before: "", 429, 500, cut, short, hang, 403."""
 
 
 @dataclass
@@ -32,6 +41,13 @@ class Contents:
     page: int | None = None
     """Most items of a page, whatever the client asks for."""
     searches: int = 0
+    folder: Path | None = None
+    """Files to serve under `/files`."""
+    fault: Fault | None = None
+    token: str | None = None
+    """What `?sig=` must be to read a file; the token endpoint hands it out."""
+    tokens_given: int = 0
+    asked: dict[str, int] = field(default_factory=dict)
 
     def matching(self, collections: Any, bbox: Any, datetime_text: Any) -> list[Item]:
         low, high = _interval(datetime_text)
@@ -113,7 +129,12 @@ def stac_server(contents: Contents | None = None) -> Iterator[StacServer]:
         search_get_request_model=create_request_model("SearchGet", base_model=BaseSearchGetRequest, request_type="GET"),
         search_post_request_model=BaseSearchPostRequest,
     )
-    server = uvicorn.Server(uvicorn.Config(api.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
+    if contents.folder is not None:
+        api.app.mount("/files", StaticFiles(directory=contents.folder))
+    application = Faulty(api.app, contents)
+    server = uvicorn.Server(
+        uvicorn.Config(application, host="127.0.0.1", port=0, log_level="critical", lifespan="off", ws="none")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -126,6 +147,66 @@ def stac_server(contents: Contents | None = None) -> Iterator[StacServer]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+class Faulty:
+    """Lets requests through, or makes them go wrong as `Contents.fault` says."""
+
+    def __init__(self, application: Any, contents: Contents) -> None:
+        self._application, self._contents = application, contents
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        path, query = scope["path"], dict(parse_qsl(scope["query_string"].decode()))
+        if path.startswith("/api/sas/v1/token/"):
+            await self._hand_out(send)
+            return
+        contents = self._contents
+        count = contents.asked.get(path, 0)
+        contents.asked[path] = count + 1
+        fault = contents.fault(path, count) if contents.fault is not None else ""
+        if path.startswith("/files/") and contents.token is not None and query.get("sig") != contents.token:
+            fault = "403"
+        if fault.isdigit():
+            await _answer(send, int(fault), b"no", [(b"retry-after", b"0")])
+        elif fault == "hang":
+            await asyncio.sleep(30)
+        else:
+            await self._application(scope, receive, _spoiling(send, fault) if fault else send)
+
+    async def _hand_out(self, send: Any) -> None:
+        self._contents.tokens_given += 1
+        expiry = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        body = json.dumps({"token": f"sig={self._contents.token}", "msft:expiry": expiry}).encode()
+        await _answer(send, 200, body, [(b"content-type", b"application/json")])
+
+
+async def _answer(send: Any, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _spoiling(send: Any, fault: str) -> Any:
+    """`cut`: the connection ends in the midst of the body; `short`: a whole answer with fewer bytes than asked for."""
+    held: list[Any] = []
+
+    async def spoil(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            held.append(message)
+            return
+        if held:
+            start, body = held.pop(), message.get("body", b"")
+            half = body[: len(body) // 2]
+            if fault == "short":
+                headers = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
+                start = {**start, "headers": [*headers, (b"content-length", str(len(half)).encode())]}
+            await send(start)
+            await send({"type": "http.response.body", "body": half, "more_body": False})
+
+    return spoil
 
 
 def _collection(name: str) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def test_cloudy_tiles_can_be_left_out():
 
 
 def test_a_catalogue_of_ones_own_must_say_what_it_holds():
-    with pytest.raises(ConfigError, match="level .*coefficient"):
+    with pytest.raises(ConfigError, match=r"level .*coefficient"):
         select([radar("a")], archive="http://localhost", collection="mine")
     one = select([radar("a")], archive="http://localhost", collection="mine", level="GRD", coefficient="gamma0")
     assert one.passes[0].recipe.declared.level == "GRD"
