@@ -127,13 +127,14 @@ class BrickPlan:
 class Brick:
     """Streams and labels of a brick, and which of its samples hold change, or any pixel that counts.
 
-    `truth` is (window, y, x); `changed` and `counted` are (window, tile).
+    `truth` is (window, y, x); `strongest`, a tile's highest label (0 where none counts), and `counted` are
+    (window, tile).
     """
 
     plan: BrickPlan
     streams: Mapping[str, BrickStream]
     truth: FloatArray
-    changed: BoolArray
+    strongest: FloatArray
     counted: BoolArray
 
     def place(self, tile: PlannedTile, size: int) -> tuple[slice, slice]:
@@ -195,11 +196,12 @@ def read_brick(
     steps = labels.steps[plan.first : plan.last + 1]
     streams = {source: _read_stream(cube, source, (plan.y, plan.x), steps, look_back=look_back) for source in sources}
     truth = np.concatenate([labels.read(run, plan.y, plan.x) for run in _runs(plan.windows)])
-    changed, counted = (np.empty((len(plan.windows), len(plan.tiles)), np.bool_) for _ in range(2))
-    brick = Brick(plan, streams, truth, changed, counted)
+    shape = len(plan.windows), len(plan.tiles)
+    strongest, counted = np.empty(shape, np.float32), np.empty(shape, np.bool_)
+    brick = Brick(plan, streams, truth, strongest, counted)
     for column, item in enumerate(plan.tiles):
         part = truth[(slice(None), *brick.place(item, tile))]
-        changed[:, column] = (part > 0.5).any(axis=(1, 2))
+        strongest[:, column] = np.nan_to_num(part, nan=0.0).max(axis=(1, 2))
         counted[:, column] = ~np.isnan(part).all(axis=(1, 2))
     return brick
 

@@ -36,6 +36,8 @@ Augment: TypeAlias = Literal["flips"]
 
 TURNS = 8
 """Ways to lay a square on itself: four rotations, each mirrored or not."""
+CHANGED = 0.5
+"""A label above counts as change."""
 SIDE_BY_SIDE = 4
 """Bricks that a batch is drawn from."""
 DRAWS_PER_BRICK = 64
@@ -155,7 +157,8 @@ class SampleSource:
     augment : {"flips"}, optional
         Turn and mirror each tile at random, frames and truth alike.
     balance : float, optional
-        Share of the samples that hold labelled change (> 0.5 at a pixel), as far as the bricks side by side hold any.
+        Share of the samples that hold labelled change, as far as the bricks side by side hold any: a pixel above 0.5
+        or, where none is, above half of the strongest label (synthetic labels are seldom above 0.5).
     max_steps : int, optional
         Keep that many steps of a window, drawn at random, in order.
     look_back : bool
@@ -340,10 +343,9 @@ class SampleSource:
         if not self.trains:
             chosen = pairs[_spread(len(pairs), group.count)]
         else:
-            counted, changed = (
-                np.flatnonzero(np.concatenate([getattr(brick, name).ravel() for brick in bricks]))
-                for name in ("counted", "changed")
-            )
+            counted = np.flatnonzero(np.concatenate([brick.counted.ravel() for brick in bricks]))
+            strongest = np.concatenate([brick.strongest.ravel() for brick in bricks])
+            changed = np.flatnonzero(strongest > _change_level(strongest))
             wanted = round((self._balance or 0) * group.count) if changed.size else 0
             pool = counted if counted.size else np.arange(len(pairs))
             picked = np.concatenate([_dealt(changed, wanted, rng), _dealt(pool, group.count - wanted, rng)])
@@ -451,6 +453,12 @@ def _dealt(pool: IntArray, count: int, rng: np.random.Generator) -> IntArray:
         return pool[:0]
     rounds = -(-count // len(pool))
     return np.concatenate([rng.permutation(pool) for _ in range(rounds)])[:count]
+
+
+def _change_level(strongest: FloatArray) -> float:
+    """Label from which a sample is drawn as one with change."""
+    highest = float(strongest.max(initial=0.0))
+    return CHANGED if highest > CHANGED else highest / 2
 
 
 def _check(

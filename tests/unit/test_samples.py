@@ -203,6 +203,19 @@ def test_balance_draws_around_labelled_change(whole: CubeSet, labels: FakeLabels
     assert share(balance=0.6, budget_bytes=TIGHT) > 0.55
 
 
+def test_where_no_label_reaches_a_half_the_strongest_are_drawn(cube: Cube) -> None:
+    faint = FakeLabels(cube)
+    faint.truth = np.where(faint.truth == 1, np.float32(0.3), 0.1 * faint.truth)
+    item = cube_set(cube, faint, split=WHOLE)
+
+    def share(**options: object) -> float:
+        truth = np.concatenate([batch.truth for batch in source(item, **options).epoch(0)])
+        return float((truth > 0.15).any(axis=(1, 2)).mean())
+
+    assert share() < 0.25
+    assert share(balance=0.6) > 0.55
+
+
 def test_tiles_without_a_pixel_that_counts_are_not_trained_on(cube: Cube) -> None:
     labels = FakeLabels(cube)
     labels.truth[:, :16] = np.nan
