@@ -15,6 +15,7 @@ from urbandelta.sources.choices import Conversion, Resampling, ZeroRule
 
 if TYPE_CHECKING:
     from urbandelta.eras import Stream
+    from urbandelta.masking import MaskingRules
     from urbandelta.sources.base import Found
     from urbandelta.sources.calibrate import Encoding, MaskRule
     from urbandelta.sources.importing import ImportJob
@@ -84,6 +85,13 @@ class ImportOptions:
     mask_values: Annotated[
         str, option("--mask-values", "Classes that hide the ground: 3=cloud_shadow,8=cloud,... or scl.", _MASKS)
     ] = ""
+    clouds: Annotated[
+        Literal["s2cloudless"] | None, option("--clouds", "Optical: find clouds in L1C reflectance [no].", _MASKS)
+    ] = None
+    border: Annotated[
+        int,
+        option("--border", "Radar: clean the fringe at the swath's border and this many pixels more [0: no].", _MASKS),
+    ] = 0
     level: Annotated[str, option("--level", "Processing level: L1C, L2A, GRD, RTC, ... or unknown.", _META)] = ""
     coefficient: Annotated[str, option("--coefficient", "Radar: gamma0, sigma0, ... or unknown.", _META)] = ""
     orbit: Annotated[OrbitName | None, option("--orbit", "Radar: orbit direction.", _META)] = None
@@ -142,6 +150,17 @@ class ImportOptions:
             merge_within=self.merge_within,
             keep_bits=self.keep_bits,
             match=self.match,
+            masking=self._masking(),
+        )
+
+    def _masking(self) -> MaskingRules:
+        from urbandelta.masking import BorderOptions, CloudOptions, MaskingRules
+
+        if self.border < 0:
+            raise ConfigError(f"--border {self.border}: give 0 or more pixels")
+        return MaskingRules(
+            clouds=CloudOptions() if self.clouds else None,
+            border=BorderOptions(erode_px=self.border) if self.border else None,
         )
 
     def _encoding(self) -> Encoding:

@@ -17,7 +17,7 @@ from urbandelta.errors import ConfigError
 if TYPE_CHECKING:
     from urbandelta.eras import Stream
     from urbandelta.sources.base import Found, SceneInfo
-    from urbandelta.sources.importing import ImportJob, ImportPlan
+    from urbandelta.sources.importing import ImportJob, ImportPlan, ImportReport
 
 app = typer.Typer(no_args_is_help=True, help="Import scenes from files into a cube.")
 
@@ -176,7 +176,7 @@ def _run(job: ImportJob, options: ImportOptions) -> None:
         return
     typer.echo(
         f"{job.into}: {report.added} acquisitions added to {job.stream}, {report.skipped} were there already"
-        f"{_left_out(plan)}; snapshot {report.snapshot}"
+        f"{_left_out(plan)}{_empty(report)}; snapshot {report.snapshot}"
     )
 
 
@@ -193,6 +193,11 @@ def _print_scenes(plan: ImportPlan, *, as_json: bool) -> None:
 def _left_out(plan: ImportPlan) -> str:
     reasons = ((plan.other_orbit, "of the other orbit direction"), (plan.outside, "outside the grid"))
     return "".join(f", {count} {reason} left out" for count, reason in reasons if count)
+
+
+def _empty(report: ImportReport) -> str:
+    reasons = ((report.empty, "without data on the grid dropped"), (report.noted, "known to be empty not read again"))
+    return "".join(f", {count} {reason}" for count, reason in reasons if count)
 
 
 def _as_row(info: SceneInfo) -> dict[str, object]:

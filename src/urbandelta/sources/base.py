@@ -23,10 +23,12 @@ from urbandelta.sources.resample import covering_window, crop, onto_grid, union
 from urbandelta.types import Acquisition, Array, BoolArray, MaskArray, MaskReason, OrbitState
 
 if TYPE_CHECKING:
+    from urbandelta.masking import MaskingRules
     from urbandelta.matching import Matching
 
 _LONGEST_PASS_SECONDS = 86_400
 _NODATA = int(MaskReason.NODATA)
+_UNSEEN = _NODATA | int(MaskReason.BORDER_NOISE)
 # A layer beside the grid is still asked for one pixel, which tells the type; resampling then finds nothing inside.
 _ANY_PIXEL = (slice(0, 1), slice(0, 1))
 
@@ -119,6 +121,8 @@ class Recipe:
     source: str = ""
     matching: Matching | None = None
     """Gain that all values are multiplied by; it goes into the acquisitions' scale, the stored numbers stay."""
+    masking: MaskingRules | None = None
+    """What is masked besides what the files say; looks at neighbours, so scenes are then read whole."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the provenance."""
@@ -129,6 +133,7 @@ class Recipe:
             "declared": {name: value for name, value in vars(self.declared).items() if value not in ("", -1)},
             "resampling": self.resampling,
             **({"matching": self.matching.as_dict()} if self.matching is not None else {}),
+            **({"masking": self.masking.as_dict()} if self.masking is not None else {}),
         }
 
 
@@ -275,7 +280,7 @@ def read_scene(scene: Scene, recipe: Recipe, grid: Grid) -> Acquisition:
         image = _merge(image, _read_part(part, bands, recipe, grid))
     info = describe_scene(scene, recipe)
     gain = 1.0 if recipe.matching is None else recipe.matching.gain
-    return Acquisition(
+    acquisition = Acquisition(
         time=scene.time,
         values=image.values,
         mask=image.mask,
@@ -296,6 +301,7 @@ def read_scene(scene: Scene, recipe: Recipe, grid: Grid) -> Acquisition:
             "files": origins(scene, (*bands, *(r.band for r in recipe.encoding.masks))),
         },
     )
+    return acquisition if recipe.masking is None else _masked(acquisition, recipe.masking, grid)
 
 
 def origins(scene: Scene, bands: Sequence[str]) -> list[str]:
@@ -323,6 +329,10 @@ def _read_part(part: Part, bands: Sequence[str], recipe: Recipe, grid: Grid) -> 
     for rule in recipe.encoding.masks:
         mask |= _read_mask(part.layers[rule.band], rule, grid)
     values = np.stack([band.values for band in decoded], axis=-1)
+    if recipe.masking is not None:
+        from urbandelta.masking import fringe_reasons
+
+        mask |= fringe_reasons(values, mask, recipe.masking, encoding=decoded[0])
     return _Image(values, mask, decoded[0].scale, decoded[0].offset)
 
 
@@ -352,9 +362,15 @@ def _read_mask(layer: Layer, rule: MaskRule, grid: Grid) -> MaskArray:
 def _merge(first: _Image, second: _Image) -> _Image:
     if (first.scale, first.offset, first.values.dtype) != (second.scale, second.offset, second.values.dtype):
         raise SourceError("parts of one scene are encoded differently; import them without --merge-within")
-    take = (first.mask & _NODATA != 0) & (second.mask & _NODATA == 0)
+    take = (first.mask & _UNSEEN != 0) & (second.mask & _UNSEEN == 0)
     values = np.where(take[..., None], second.values, first.values)
     return _Image(values, np.where(take, second.mask, first.mask), first.scale, first.offset)
+
+
+def _masked(acquisition: Acquisition, rules: MaskingRules, grid: Grid) -> Acquisition:
+    from urbandelta.masking import apply_merged
+
+    return apply_merged(acquisition, rules, pixel_m=grid.pixel_size[0])
 
 
 def _one_pass(one: Scene, other: Scene) -> bool:

@@ -31,10 +31,12 @@ from urbandelta.sources.base import (
 )
 from urbandelta.sources.calibrate import Encoding
 from urbandelta.sources.choices import Resampling, ZeroRule
-from urbandelta.store import AppendReport, Cube, create_cube, open_cube
+from urbandelta.sources.empties import Empties
+from urbandelta.store import Cube, create_cube, open_cube
 from urbandelta.types import Acquisition, Progress
 
 if TYPE_CHECKING:
+    from urbandelta.masking import MaskingRules
     from urbandelta.matching import Matching
 
 UNKNOWN = "unknown"
@@ -88,6 +90,24 @@ class ImportJob:
     """Mantissa bits kept of float values; None keeps them as they are."""
     match: str = ""
     """Weights (a file or a shipped set) whose expected mean the values are brought to; "" leaves them."""
+    masking: MaskingRules | None = None
+    """What is masked besides what the files say; None: nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReport:
+    """What an import did.
+
+    `skipped` acquisitions were stored before. `empty` ones have no observed pixel on the grid: they are not stored, and
+    for a local cube remembered; `noted` ones were found empty by an earlier import of the same files by the same
+    options, and not read again.
+    """
+
+    added: int
+    skipped: int
+    empty: int
+    noted: int
+    snapshot: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +145,8 @@ def plan_import(job: ImportJob) -> ImportPlan:
         scenes = merge_scenes(scenes, seconds=job.merge_within)
     ordered = check_scenes(scenes, recipe, where=job.where)
     recipe = replace(recipe, declared=_declared(job, stream, found, ordered))
+    if recipe.masking is not None:
+        recipe.masking.check(stream, level=recipe.declared.level)
     grid = _grid(job, cube, ordered, stream, era_named(era).pixel_m, era_named(era).crs)
     inside = tuple(scene for scene in ordered if overlaps(scene, recipe, grid))
     if not inside:
@@ -144,8 +166,10 @@ def plan_import(job: ImportJob) -> ImportPlan:
     )
 
 
-def run_import(plan: ImportPlan, *, progress: Progress | None = None) -> AppendReport:
+def run_import(plan: ImportPlan, *, progress: Progress | None = None) -> ImportReport:
     """Append the acquisitions of a plan, one commit each; creates the cube if there is none.
+
+    Acquisitions without an observed pixel on the grid are left out and remembered.
 
     Raises
     ------
@@ -155,10 +179,26 @@ def run_import(plan: ImportPlan, *, progress: Progress | None = None) -> AppendR
         If the stream holds another acquisition of the same time, or data in another encoding.
     """
     source = _matched(plan) if plan.match else plan.source
-    acquisitions = rounded(_counted(source, progress), keep_bits=plan.keep_bits)
-    first = next(acquisitions)
+    empties = Empties.of(plan.into, source)
+    source = replace(source, scenes=empties.unknown)
+    acquisitions = rounded(empties.left_out(_counted(source, progress)), keep_bits=plan.keep_bits)
+    first = next(acquisitions, None)
+    if first is None and plan.cube is None:
+        total = len(plan.source.scenes)
+        raise SourceError(
+            f"{source.recipe.source}: none of {total} acquisitions has a pixel with data on {source.grid}; "
+            "check --nodata, --zero and the masks"
+        )
     cube = plan.cube or create_cube(plan.into, era=plan.era, grid=plan.source.grid)
-    return cube.append(plan.source.recipe.stream.name, chain([first], acquisitions))
+    arriving = acquisitions if first is None else chain([first], acquisitions)
+    report = cube.append(plan.source.recipe.stream.name, arriving)
+    return ImportReport(
+        added=report.added,
+        skipped=report.skipped,
+        empty=empties.count,
+        noted=empties.noted,
+        snapshot=report.snapshot,
+    )
 
 
 def _matched(plan: ImportPlan) -> SceneSource:
@@ -242,7 +282,14 @@ def _recipe(job: ImportJob, stream: Stream, found: Found) -> Recipe:
     # Radar scenes are filled with zeros beside the swath, and linear power is never exactly 0.
     zero: ZeroRule = job.zero or ("nodata" if stream.kind == "sar" else "valid")
     encoding = replace(job.encoding, zero=zero, masks=found.masks + job.encoding.masks)
-    return Recipe(stream=stream, encoding=encoding, declared=job.declared, resampling=job.resampling, source=job.where)
+    return Recipe(
+        stream=stream,
+        encoding=encoding,
+        declared=job.declared,
+        resampling=job.resampling,
+        source=job.where,
+        masking=job.masking or None,
+    )
 
 
 def _of_orbit(scenes: Sequence[Scene], stream: Stream, where: str) -> tuple[list[Scene], int]:

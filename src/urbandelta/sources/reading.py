@@ -90,6 +90,9 @@ def read_pass(one: Pass, reading: Reading) -> Acquisition:
     """
     scene = _opened(one.scene, reading.threads)
     rows = reading.block_rows or reading.grid.height
+    if one.recipe.masking is not None:
+        # Borders and clouds are found by looking at neighbours: blocks would give other masks at their seams.
+        rows = reading.grid.height
     whole: Acquisition | None = None
     values: Array | None = None
     for top, block in _blocks(reading.grid, rows):
