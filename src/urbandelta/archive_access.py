@@ -7,6 +7,7 @@ a message, a log line or anything stored.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -21,15 +22,31 @@ from urbandelta.sources.item_facts import without_query
 from urbandelta.sources.stac import Opener
 from urbandelta.transport import SignedUrl, Signer, Transport, TransportOptions
 
+PATIENCE = TransportOptions()
+"""How patiently archives are asked."""
+
 _MARGIN = timedelta(minutes=2)
 _PRESIGNED = timedelta(minutes=15)
 _KEY_VARIABLE, _KEY_HEADER = "PC_SDK_SUBSCRIPTION_KEY", "Ocp-Apim-Subscription-Key"
 _TOKEN_HOSTS = (".blob.core.windows.net",)
 
 
+class _HideQueries(logging.Filter):
+    """Takes queries out of what urllib3 logs of its requests: signatures are part of them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Never drops a record."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(value.partition("?")[0] if isinstance(value, str) else value for value in record.args)
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_HideQueries())
+
+
 def transport_for(archive: Archive, collection: Collection | None = None) -> Transport:
     """A transport that signs what it reads of an archive's collection; without one, for the catalogue itself."""
-    return Transport(sign=None if collection is None else signer_for(archive, collection))
+    return Transport(PATIENCE, sign=None if collection is None else signer_for(archive, collection))
 
 
 def opener_for(archive: Archive, collection: Collection) -> Opener:
@@ -44,7 +61,7 @@ def reach(archive: Archive, *, seconds: float) -> str:
     """Title of an archive's catalogue, asked once; raises `FetchError` if it does not answer in time."""
     from urbandelta.sources.catalogue import read_json
 
-    options = replace(TransportOptions(), connect_seconds=seconds, read_seconds=seconds, tries=1)
+    options = replace(PATIENCE, connect_seconds=seconds, read_seconds=seconds, tries=1)
     document = read_json(archive.url, Transport(options))
     return str(document.get("title") or document.get("id") or document.get("description") or archive.title)[:100]
 
@@ -54,7 +71,7 @@ def signer_for(archive: Archive, collection: Collection) -> Signer | None:
     if archive.signing == "planetary-computer":
         key = os.environ.get(_KEY_VARIABLE)
         headers = {_KEY_HEADER: key} if key else {}
-        transport = Transport(sign=(lambda href: SignedUrl(href, headers)) if headers else None)
+        transport = Transport(PATIENCE, sign=(lambda href: SignedUrl(href, headers)) if headers else None)
         token_url = urljoin(archive.url.rstrip("/") + "/", archive.token_path.format(collection=collection.id))
         return TokenSigner(token_url, transport.get, home=urlsplit(archive.url).netloc)
     if archive.signing == "s3":

@@ -179,7 +179,6 @@ def check_cube(url: str, *, must_exist: bool = True) -> Iterator[Check]:
     )
     for name in cube.streams:
         yield _check_stream(cube, name)
-    yield from _check_alignment(cube)
 
 
 def _check_stream(cube: Cube, name: str) -> Check:
@@ -213,13 +212,6 @@ def _check_stream(cube: Cube, name: str) -> Check:
         health="ok",
         detail=f"{count} acquisitions {first}..{last}; digests of {min(count, _SAMPLED)} recomputed",
     )
-
-
-def _check_alignment(cube: Cube) -> Iterator[Check]:
-    from urbandelta import coregistration
-
-    for shift in coregistration.check_cube(cube):
-        yield Check(subject="alignment", health="note" if shift.warning else "ok", detail=str(shift))
 
 
 def _check_monitor(monitor: Monitor, *, plan: bool) -> Iterator[Check]:

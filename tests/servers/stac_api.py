@@ -47,6 +47,8 @@ class Contents:
     token: str | None = None
     """What `?sig=` must be to read a file; the token endpoint hands it out."""
     tokens_given: int = 0
+    prefix: str = ""
+    """Path that the API lies under, beside its root."""
     asked: dict[str, int] = field(default_factory=dict)
 
     def matching(self, collections: Any, bbox: Any, datetime_text: Any) -> list[Item]:
@@ -164,6 +166,9 @@ class Faulty:
             await self._hand_out(send)
             return
         contents = self._contents
+        if contents.prefix and path.startswith(contents.prefix):
+            path = path.removeprefix(contents.prefix) or "/"
+            scope = {**scope, "path": path, "raw_path": path.encode()}
         count = contents.asked.get(path, 0)
         contents.asked[path] = count + 1
         fault = contents.fault(path, count) if contents.fault is not None else ""
