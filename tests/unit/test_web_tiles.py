@@ -128,7 +128,7 @@ def test_rasters_and_store_give_the_same_tiles(scene):
     members = (2, 3, 9)
     month = np.fmax.reduce(scores["score"].values[list(members)])
     write_cog(folder / "month.tif", month, cube.grid, nodata=np.nan, tags={})
-    store = StorePyramid(scores, members, ByteCache(2**24, size_of))
+    store = StorePyramid(scores, members, ByteCache(2**24, size_of), ByteCache(2**24, size_of))
     cog = CogPyramid(folder / "month.tif", cube.grid.shape)
     tiles = TileGrid(cube.grid)
     for zoom in (tiles.native_zoom + 1, tiles.native_zoom):
@@ -140,7 +140,7 @@ def test_rasters_and_store_give_the_same_tiles(scene):
 
 def test_a_tile_shows_the_pixels_under_it(scene):
     _, scores, cube = scene
-    store = StorePyramid(scores, (5,), ByteCache(2**24, size_of))
+    store = StorePyramid(scores, (5,), ByteCache(2**24, size_of), ByteCache(2**24, size_of))
     tiles = TileGrid(cube.grid)
     where = tiles.pixels(*tile_under(tiles, tiles.native_zoom + 1, 0, 0))
     drawn = sample(store, ByteCache(2**24, size_of), where)
@@ -155,12 +155,13 @@ def test_a_tile_shows_the_pixels_under_it(scene):
 
 def test_thumbnails_agree_with_direct_reading(scene):
     _, scores, _ = scene
-    store = StorePyramid(scores, (0, 7), ByteCache(2**24, size_of))
+    store = StorePyramid(scores, (0, 7), ByteCache(2**24, size_of), ByteCache(2**24, size_of))
     rows, columns = slice(0, 38), slice(0, 52)
     small = store.values(3, rows, columns)
     assert small.shape == (38, 52)
     whole = np.fmax.reduce([_mean(scores["score"].values[k], 8) for k in (0, 7)])
     npt.assert_allclose(small, whole, atol=1 / (LEVELS - 1))
+    npt.assert_allclose(store.read(3, rows, columns), quantise(small, 0, 1), atol=1)
     assert store.values(5, slice(0, 10), slice(0, 13)).shape == (10, 13)
 
 

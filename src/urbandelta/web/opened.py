@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 5.0
-BRICK_BYTES = 64 * 2**20
+BRICK_BYTES = 48 * 2**20
 THUMBNAIL_BYTES = 48 * 2**20
+SLAB_BYTES = 32 * 2**20
 _MONTH_FILE = re.compile(r"score_(\d{4}-(?:0[1-9]|1[0-2]))\.tif")
 _DATES = ("first_date", "last_date")
 _OVERALL = {
@@ -95,6 +96,7 @@ class Opened:
     scores: xr.Dataset | None
     cube: Cube | None
     thumbnails: ByteCache[Bytes]
+    slabs: ByteCache[Bytes]
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stretches: dict[str, Stretch] = field(default_factory=dict)
 
@@ -169,7 +171,7 @@ class Opened:
         if month.raster is not None:
             return CogPyramid(month.raster, self.grid.shape)
         assert self.scores is not None  # a month without a raster has windows
-        return StorePyramid(self.scores, month.windows, self.thumbnails)
+        return StorePyramid(self.scores, month.windows, self.thumbnails, self.slabs)
 
     def overall_pyramid(self, name: str) -> tuple[Overall, ScorePyramid]:
         """A map over the whole time; raises `NothingThere`."""
@@ -179,7 +181,7 @@ class Opened:
         if found.raster is not None:
             return found, CogPyramid(found.raster, self.grid.shape, found.low, found.high)
         assert self.scores is not None  # the only map without a raster is the highest score
-        return found, StorePyramid(self.scores, tuple(range(self.scores.sizes["window"])), self.thumbnails)
+        return found, StorePyramid(self.scores, tuple(range(self.scores.sizes["window"])), self.thumbnails, self.slabs)
 
     def image_pyramid(self, stream: str, moment: str) -> ImagePyramid:
         """An acquisition by stream and time (`moment_of`); raises `NothingThere`."""
@@ -224,6 +226,7 @@ class Holder:
         self._lock = threading.Lock()
         self.bricks: ByteCache[Bytes] = ByteCache(BRICK_BYTES, size_of)
         self._thumbnails: ByteCache[Bytes] = ByteCache(THUMBNAIL_BYTES, size_of)
+        self._slabs: ByteCache[Bytes] = ByteCache(SLAB_BYTES, size_of)
         self._opened = self._open(_version(source))
         self._looked = clock()
 
@@ -257,7 +260,7 @@ class Holder:
         if cube is not None and cube.grid != grid:
             log.warning("%s: lies on another grid than the scores; it is not shown", source.cube_url)
             cube = None
-        return Opened(source, version, grid, scores, cube, self._thumbnails)
+        return Opened(source, version, grid, scores, cube, self._thumbnails, self._slabs)
 
 
 def moments_of(times: TimeArray) -> npt.NDArray[np.str_]:

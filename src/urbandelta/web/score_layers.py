@@ -26,6 +26,8 @@ GDAL_CACHE_BYTES = 32 * 2**20
 THUMBNAIL_LEVEL = 3
 """From this level on, pixels come from thumbnails of the whole area, made once for each run of windows."""
 _BLOCK_PX = 512
+_ABOVE_UNKNOWN = np.uint8(256 - UNKNOWN)
+"""Added to indices with wrap-around it makes UNKNOWN the lowest, so that the highest of several is what is known."""
 
 
 class ScorePyramid(Pyramid, Protocol):
@@ -102,6 +104,8 @@ class StorePyramid:
     scores: xr.Dataset
     members: tuple[int, ...]
     thumbnails: ByteCache[Bytes]
+    """Kept apart from `slabs`: they take seconds to make."""
+    slabs: ByteCache[Bytes]
 
     @property
     def key(self) -> Hashable:
@@ -125,7 +129,15 @@ class StorePyramid:
 
     def read(self, level: int, rows: slice, columns: slice) -> Bytes:
         """Indices (y, x) of a level."""
-        return quantise(self.values(level, rows, columns), 0.0, 1.0)
+        if level >= THUMBNAIL_LEVEL:
+            return quantise(self._from_thumbnails(level, rows, columns), 0.0, 1.0)
+        best = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
+        for slab, members in self._slabs():
+            key = ("slab", self.scores.attrs["snapshot"], slab.start, level, rows.start, columns.start)
+            indices = self.slabs.get(key, partial(self._indices, slab, level, rows, columns))
+            for member in members:
+                np.maximum(best, indices[member - slab.start] + _ABOVE_UNKNOWN, out=best)
+        return best - _ABOVE_UNKNOWN
 
     def values(self, level: int, rows: slice, columns: slice) -> FloatArray:
         """Scores (y, x) of a level: of each window the mean of a cell, of these the highest."""
@@ -145,7 +157,8 @@ class StorePyramid:
         best: FloatArray | None = None
         for slab, members in self._slabs():
             key = ("thumbnails", self.scores.attrs["snapshot"], slab.start)
-            small = self.thumbnails.get(key, partial(self._thumbnails, slab))
+            whole = (slice(0, size) for size in level_shape(self.shape, THUMBNAIL_LEVEL))
+            small = self.thumbnails.get(key, partial(self._indices, slab, THUMBNAIL_LEVEL, *whole))
             for member in members:
                 index = small[member - slab.start]
                 one = np.where(index == UNKNOWN, np.nan, index / np.float32(LEVELS - 1)).astype(np.float32)
@@ -153,18 +166,20 @@ class StorePyramid:
         assert best is not None  # a month holds at least one window
         return shrink(best, 2 ** (level - THUMBNAIL_LEVEL))[rows, columns]
 
-    def _thumbnails(self, slab: slice) -> Bytes:
-        """Each window of a slab over the whole area at an eighth of the resolution (window, y, x)."""
-        height, width = level_shape(self.shape, THUMBNAIL_LEVEL)
-        factor = 2**THUMBNAIL_LEVEL
-        found = np.full((slab.stop - slab.start, height, width), UNKNOWN, np.uint8)
-        for top in range(0, self.shape[0], _BLOCK_PX):
-            for left in range(0, self.shape[1], _BLOCK_PX):
-                values = self._values(slab, slice(top, top + _BLOCK_PX), slice(left, left + _BLOCK_PX))
-                for n, one in enumerate(values):
+    def _indices(self, slab: slice, level: int, rows: slice, columns: slice) -> Bytes:
+        """Each window of a slab (window, y, x): the months after the one that is asked for are decoded with it."""
+        shape = (slab.stop - slab.start, rows.stop - rows.start, columns.stop - columns.start)
+        found = np.empty(shape, np.uint8)
+        factor = 2**level
+        step = _BLOCK_PX // factor
+        for top in range(rows.start, rows.stop, step):
+            for left in range(columns.start, columns.stop, step):
+                y = slice(top * factor, min((top + step) * factor, rows.stop * factor))
+                x = slice(left * factor, min((left + step) * factor, columns.stop * factor))
+                for n, one in enumerate(self._values(slab, y, x)):
                     small = quantise(shrink(one, factor), 0.0, 1.0)
-                    y, x = top // factor, left // factor
-                    found[n, y : y + small.shape[0], x : x + small.shape[1]] = small
+                    i, j = top - rows.start, left - columns.start
+                    found[n, i : i + small.shape[0], j : j + small.shape[1]] = small
         return found
 
     def _slabs(self) -> list[tuple[slice, Sequence[int]]]:
