@@ -24,8 +24,8 @@ from urbandelta.errors import ConfigError, FetchError, SourceError, StoreError
 from urbandelta.grid import Grid
 from urbandelta.ledger import FILE_NAME, Ledger
 from urbandelta.offers import Held, Offer, StreamOffers, Workspace, entry_of, next_action
-from urbandelta.repository import local_path
-from urbandelta.store import Cube, create_cube, open_cube
+from urbandelta.sources.importing import existing_cube
+from urbandelta.store import Cube, create_cube
 from urbandelta.types import Acquisition, BoolArray, MaskReason, Progress
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ _COPIES = 3
 _BLOCK_BYTES = 128 * 2**20
 _MOST_AHEAD = 6
 _THREADS = 8
+_UNSEEN = int(MaskReason.NODATA | MaskReason.BORDER_NOISE)
 _GIVE_UP = 8
 """Failures in a row after which an archive is taken to be down; the rest is listed as missing, to be tried later."""
 
@@ -205,19 +206,6 @@ def cube_of(monitor: Monitor) -> Cube | None:
     return existing_cube(monitor.cube_url)
 
 
-def existing_cube(url: str) -> Cube | None:
-    """A cube open for appending; None if there is none at that place."""
-    path = local_path(url)
-    if path is not None:
-        absent = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-        return None if absent else open_cube(url, mode="a")
-    try:
-        return open_cube(url, mode="a")
-    except StoreError:
-        # Absent or unreachable: creating it tells which, and never touches what is there.
-        return None
-
-
 def held_by(cube: Cube | None, stream: str) -> Held:
     """What a cube holds of a stream, for choosing offers."""
     if cube is None or stream not in cube.streams:
@@ -322,7 +310,7 @@ def _good(
             tally.missing.append(
                 MissingItem(item_id=offer.item_id, stream=offer.stream, time=offer.moment, reason=str(outcome))
             )
-        elif not np.any(inside & (outcome.mask & int(MaskReason.NODATA) == 0)):
+        elif not np.any(inside & (outcome.mask & _UNSEEN == 0)):
             ledger.add(entry_of(offer, offer.stream, "empty", "no pixel over the area"))
             tally.empty += 1
         else:

@@ -79,6 +79,8 @@ class ArchiveStream(_Strict):
     mask_values: str | None = None
     merge_within: float | None = Field(None, ge=0, description="seconds within which granules are one pass")
     resampling: Resampling | None = None
+    clouds: Literal["s2cloudless"] | None = Field(None, description="look for clouds on Sentinel-2 L1C")
+    border_noise: bool | None = Field(None, description="radar: mask noise at the border of the swath")
     offset_check: Literal["refuse", "warn"] | None = None
 
 

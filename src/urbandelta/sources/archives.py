@@ -21,6 +21,7 @@ from urbandelta.sources.choices import Resampling, ZeroRule
 
 Signing: TypeAlias = Literal["none", "planetary-computer", "s3"]
 OffsetRule: TypeAlias = Literal["sentinel-2", "declared"]
+Clouds: TypeAlias = Literal["", "s2cloudless"]
 OffsetCheck: TypeAlias = Literal["refuse", "warn"]
 
 CUSTOM = "custom"
@@ -32,7 +33,8 @@ class StreamRequest:
     """What a monitor file asks of an archive for one stream; empty values leave the archive's row as it is.
 
     `assets` maps a band to the key of its asset, `KEY#2` being the second band of that file. `nodata` are stored values
-    that are missing. `max_cloud` is the item's own percentage over the whole tile.
+    that are missing. `max_cloud` is the item's own percentage over the whole tile. `clouds` and `border_noise` look for
+    what the archive does not mask.
     """
 
     collection: str = ""
@@ -51,6 +53,8 @@ class StreamRequest:
     mask_values: str = ""
     merge_within: float | None = None
     resampling: Resampling = "nearest"
+    clouds: Clouds = ""
+    border_noise: bool = False
     offset_check: OffsetCheck = "refuse"
 
 

@@ -89,7 +89,8 @@ def read_pass(one: Pass, reading: Reading) -> Acquisition:
         If its reflectances contradict the offset that its items declare, and that is to be refused.
     """
     scene = _opened(one.scene, reading.threads)
-    rows = reading.block_rows or reading.grid.height
+    # Rules that look at neighbours want the whole scene.
+    rows = reading.grid.height if one.recipe.masking is not None else reading.block_rows or reading.grid.height
     if one.recipe.masking is not None:
         # Borders and clouds are found by looking at neighbours: blocks would give other masks at their seams.
         rows = reading.grid.height

@@ -18,6 +18,7 @@ from urbandelta.aoi import Aoi
 from urbandelta.eras import Stream
 from urbandelta.errors import ConfigError, SourceError
 from urbandelta.grid import Grid
+from urbandelta.masking import BorderOptions, CloudOptions, MaskingRules
 from urbandelta.sources.archives import Archive, Collection, StreamRequest
 from urbandelta.sources.base import Declared, Layer, Part, Recipe, Scene, merge_scenes
 from urbandelta.sources.calibrate import Encoding
@@ -315,13 +316,19 @@ def _passes(
         zero=collection.zero,
         masks=collection.masks,
     )
+    masking = MaskingRules(
+        clouds=CloudOptions() if request.clouds else None, border=BorderOptions() if request.border_noise else None
+    )
     recipe = Recipe(
         stream=replace(stream, bands=bands),
         encoding=encoding,
         declared=declared,
         resampling=request.resampling,
+        masking=masking or None,
         source=f"{archive.name} {without_query(archive.url)} {collection.id}",
     )
+    if recipe.masking is not None:
+        recipe.masking.check(recipe.stream, level=declared.level)
     found = []
     for scene in merge_scenes(scenes, seconds=collection.merge_within):
         parts = tuple(known[part.item_id] for part in scene.parts)
