@@ -1,7 +1,8 @@
-"""Commands that look at a cube without reading pixels: `info`, `windows`."""
+"""Commands that look at a cube: `info` (reads pixels for --coregistration only), `windows`."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +16,23 @@ from urbandelta.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
+    from urbandelta.coregistration import PairShift
     from urbandelta.store import Cube
 
 CubeArgument = Annotated[str, typer.Argument(metavar="CUBE", help="Folder or URL of a cube.")]
 
 
-def info(cube: CubeArgument, as_json: AsJson = False) -> None:
+def info(
+    cube: CubeArgument,
+    coregistration: Annotated[
+        bool,
+        typer.Option(
+            "--coregistration",
+            help="Compare the satellites of each stream: how far are their images off each other?",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show what a cube holds: streams, dates, valid fractions, bytes, snapshots."""
     from rich.console import Console
     from rich.table import Table
@@ -29,8 +41,9 @@ def info(cube: CubeArgument, as_json: AsJson = False) -> None:
 
     opened = open_cube(cube)
     document = _describe(opened)
+    shifts = _shifts(opened) if coregistration else []
     if as_json:
-        print_json(document)
+        print_json({**document, **({"coregistration": [_as_dict(pair) for pair in shifts]} if coregistration else {})})
         return
     stored = document["bytes_stored"]
     size = "size unknown" if stored is None else f"{stored / 1e6:.1f} MB"
@@ -52,6 +65,20 @@ def info(cube: CubeArgument, as_json: AsJson = False) -> None:
     typer.echo(f"{len(history)} snapshots; the newest:")
     for commit in history[:5]:
         typer.echo(f"  {commit['id']}  {commit['time'][:19]}  {commit['message']}")
+    if coregistration:
+        typer.echo("" if shifts else "no stream has two satellites to compare")
+        for pair in shifts:
+            typer.echo(f"{pair}{'  above half a pixel!' if pair.too_far else ''}")
+
+
+def _shifts(cube: Cube) -> list[PairShift]:
+    from urbandelta.coregistration import check_cube
+
+    return check_cube(cube)
+
+
+def _as_dict(pair: PairShift) -> dict[str, Any]:
+    return {**dataclasses.asdict(pair), "pixels": pair.pixels, "certain": pair.certain, "too_far": pair.too_far}
 
 
 def _describe(cube: Cube) -> dict[str, Any]:
