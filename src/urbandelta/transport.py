@@ -1,48 +1,49 @@
-"""Bytes at a distance: ranges over HTTP(S), asked for until they are whole, or an error that says what is lacking.
+"""Bytes at a distance: whole and as asked for, or a `FetchError` that says what could not be had.
 
-A body counts only if status, `Content-Range`, length and `ETag` agree with what was asked for: a file that is cut,
-answered in part or exchanged while it is read is a failure, never data. Signatures are made just before a request and
-again when one is refused; neither they nor any query appear in a message.
+A transport asks again where that can help: after hangs, broken connections, 429 and 5xx (as long as `Retry-After`
+says), and with a new signature after a refusal. What counts as an answer is `http_answers`' business, what is kept of
+a file `range_file`'s. Queries, headers and users of addresses are secrets: they are in no message, log or `repr`.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import random
-import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import BinaryIO, TypeAlias
-from urllib.parse import unquote, urlsplit
+from typing import TypeAlias
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+from weakref import WeakValueDictionary
 
 import urllib3
 
-from urbandelta.errors import FetchError
-from urbandelta.sources.item_facts import without_query
+from urbandelta.addresses import HideQueries, local_file, shown
+from urbandelta.errors import ConfigError, FetchError, UrbandeltaError
+from urbandelta.http_answers import Answer, AskAgainError, Asked, Version, plain_cause, read_answer
+from urbandelta.range_file import BlockCache, BlockOptions, DistantContents, LocalContents, RangeFile
+from urbandelta.s3_links import S3Links
 
 log = logging.getLogger(__name__)
 
-_RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
-_REFUSED = frozenset((401, 403))
-_SECRET_HEADERS = ("Authorization", "Cookie", "Ocp-Apim-Subscription-Key")
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _EXPIRY_MARGIN = timedelta(seconds=30)
+_MOST_REDIRECTS = 5
+_MOST_SIGNATURES = 3
+_KEPT_SIGNATURES = 4096
+_SPARE_CONNECTIONS = 16  # for requests of callers' own threads, beside those of the transport
 
 
 @dataclass(frozen=True)
 class SignedUrl:
-    """An address that may be read, headers to send with it, and when that ends."""
+    """An address that may be read, headers to send with it, and when that ends; only the last is shown."""
 
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     expires: datetime | None = None
 
 
@@ -54,346 +55,273 @@ Signer: TypeAlias = Callable[[str], SignedUrl]
 class TransportOptions:
     """How patient a transport is and how much it keeps.
 
-    `tries` counts requests for one range. Pauses between them double from `pause_seconds` to `longest_pause`, and are
-    as long as `Retry-After` asks up to `longest_wait`.
+    `tries` counts requests for one range, each of which must be through within `deadline_seconds`. Pauses between them
+    double from `pause_seconds` to `longest_pause`, each shortened by up to a half by chance, so that many do not come
+    back at the same time; where a server says `Retry-After`, that is waited for, up to `longest_wait`. Each transport
+    keeps `cache_bytes`, each open file what it prefetched, at most `largest_document`.
     """
 
     connect_seconds: float = 10.0
     read_seconds: float = 60.0
+    deadline_seconds: float = 300.0
     tries: int = 6
     pause_seconds: float = 0.5
     longest_pause: float = 30.0
     longest_wait: float = 300.0
     connections: int = 16
-    block_bytes: int = 128 * 1024
-    cache_bytes: int = 32 * 2**20
-    merge_bytes: int = 256 * 1024
+    block_bytes: int = 16 * 1024
+    first_bytes: int = 64 * 1024
+    ahead_bytes: int = 64 * 1024
+    merge_bytes: int = 64 * 1024
+    request_bytes: int = 4 * 2**20
+    cache_bytes: int = 64 * 2**20
     largest_document: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        wrong = [name for name, value in vars(self).items() if not value > 0]
+        if wrong:
+            raise ConfigError(f"{wrong[0]} of a transport must be positive, not {getattr(self, wrong[0])!r}")
+
+    def blocks(self) -> BlockOptions:
+        """What a file is read by."""
+        return BlockOptions(
+            block=self.block_bytes,
+            first=-(-self.first_bytes // self.block_bytes) * self.block_bytes,
+            ahead=self.ahead_bytes,
+            gap=self.merge_bytes,
+            request=self.request_bytes,
+            most=self.largest_document,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Time and chance, which tests replace. `sleep` None: wait, but not after `Transport.close`."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sleep: Callable[[float], None] | None = None
+    chance: Callable[[], float] = random.random
 
 
 class Transport:
-    """Reads resources by address; safe to share between threads."""
+    """Reads resources by address (http, https, s3, file, paths); safe to share between threads."""
 
-    def __init__(self, options: TransportOptions | None = None, *, sign: Signer | None = None) -> None:
+    def __init__(
+        self, options: TransportOptions | None = None, *, sign: Signer | None = None, clock: Clock | None = None
+    ) -> None:
         self.options = options or TransportOptions()
+        self._clock = clock or Clock()
         self._sign = sign
-        self._signed: dict[str, SignedUrl] = {}
+        self._signed: OrderedDict[str, SignedUrl] = OrderedDict()
+        self._signing = threading.Lock()
+        self._s3 = S3Links()
+        self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._pool = urllib3.PoolManager(
-            maxsize=self.options.connections,
-            retries=urllib3.Retry(
-                connect=0, read=0, other=0, status=0, redirect=5, remove_headers_on_redirect=_SECRET_HEADERS
-            ),
-            timeout=urllib3.Timeout(connect=self.options.connect_seconds, read=self.options.read_seconds),
-            headers={"User-Agent": "urbandelta", "Accept-Encoding": "identity"},
-        )
+        self._open: WeakValueDictionary[str, DistantContents] = WeakValueDictionary()
+        self._cache = BlockCache(self.options.cache_bytes)
+        self._executor = ThreadPoolExecutor(self.options.connections, thread_name_prefix="ranges")
+        self._managers: dict[str, urllib3.PoolManager] = {}
+        _keep_queries_out_of_logs()
 
     def open(self, href: str) -> RangeFile:
-        """A file to read at any place; its size is known. Local paths and file:// are read from disk.
+        """A file to read at any place; its size is known.
 
         Raises
         ------
         FetchError
-            If it cannot be reached.
+            If it cannot be reached, gives no ranges and is large, or does not say how large it is.
         """
-        path = _local(href)
-        return RangeFile(_LocalRanges(path) if path is not None else _HttpRanges(self, href), self.options)
+        options = self.options.blocks()
+        path = local_file(href)
+        if path is not None:
+            return RangeFile(LocalContents(path), most=options.most)
+        with self._lock:
+            contents = self._open.get(href)
+            if contents is None:
+                contents = DistantContents(
+                    shown(href),
+                    lambda span, version: self.request(href, span, version=version),
+                    self._cache,
+                    self._executor,
+                    options,
+                )
+                self._open[href] = contents
+        contents.ensure_open()
+        return RangeFile(contents, most=options.most)
 
     def get(self, href: str) -> bytes:
-        """A whole resource, such as a JSON document; raises `FetchError`."""
-        path = _local(href)
-        if path is not None:
-            try:
-                return path.read_bytes()
-            except OSError as error:
-                raise FetchError(f"{path}: {error.strerror or error}") from error
-        return self.request(href).body
+        """A whole resource of at most `largest_document` bytes, such as a JSON document; raises `FetchError`."""
+        path = local_file(href)
+        if path is None:
+            return self.request(href).body
+        with RangeFile(LocalContents(path), most=self.options.largest_document) as file:
+            return file.readall()
 
-    def request(self, href: str, span: tuple[int, int] | None = None, *, etag: str = "") -> Answer:
-        """One resource or the bytes `span` (half-open) of it, whole; raises `FetchError` after all tries."""
-        where = without_query(href)
-        cause, pause = "", self.options.pause_seconds
-        for attempt in range(1, self.options.tries + 1):
-            signed = self._signed_for(href)
+    def close(self) -> None:
+        """Give up what is being waited for: it raises `FetchError`, and so does what is asked for from now on."""
+        self._stopped.set()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for manager in self._managers.values():
+                manager.clear()
+
+    def request(self, href: str, span: tuple[int, int] | None = None, *, version: Version | None = None) -> Answer:
+        """A resource, or the bytes `span` (half-open) of it, which must be of `version`; raises `FetchError`."""
+        where = shown(href)
+        if urlsplit(where).scheme not in ("http", "https", "s3"):
+            raise FetchError(f"{where}: addresses begin with http://, https://, s3:// or file://")
+        cause, refusals, tried = "", 0, 0
+        pause = self.options.pause_seconds
+        while tried < self.options.tries and not self._stopped.is_set():
+            tried += 1
+            signed = self._signed_for(href, where)
+            asked = Asked(
+                where=where,
+                span=span,
+                version=version,
+                signed=signed.url != href or bool(signed.headers),
+                largest=self.options.largest_document,
+            )
             try:
-                return self._once(where, signed, span, etag)
-            except _AgainError as problem:
+                return self._once(signed, asked)
+            except AskAgainError as problem:
                 cause, wait = problem.cause, problem.wait
                 if problem.refused:
-                    if self._sign is None or attempt > 2:
-                        break
+                    refusals += 1
+                    if not asked.signed or refusals >= _MOST_SIGNATURES:
+                        raise FetchError(f"{where}: {cause}; are there credentials, and are they right?") from None
                     self._forget(href, signed)
-                    wait = 0.0
-            if attempt < self.options.tries:
-                seconds = pause * (0.5 + random.random() / 2) if wait is None else min(wait, self.options.longest_wait)
-                log.info("%s: %s; try %d in %.1f s", where, cause, attempt + 1, seconds)
-                time.sleep(seconds)
-                pause = min(2 * pause, self.options.longest_pause)
-        raise FetchError(f"{where}: {cause}, {attempt} times; run the same command again later")
+                    wait = 0.0 if refusals == 1 else None
+            if tried < self.options.tries:
+                if wait is None:
+                    wait = pause * (1 - self._clock.chance() / 2)
+                    pause = min(2 * pause, self.options.longest_pause)
+                wait = min(wait, self.options.longest_wait)
+                log.info("%s: %s; try %d in %.1f s", where, cause, tried + 1, wait)
+                self._wait(wait)
+        if self._stopped.is_set():
+            raise FetchError(f"{where}: reading was stopped; run the same command again")
+        times = "once" if tried == 1 else f"{tried} times"
+        raise FetchError(f"{where}: {cause} (tried {times}); run the same command again later")
 
-    def _once(self, where: str, signed: SignedUrl, span: tuple[int, int] | None, etag: str) -> Answer:
-        headers = dict(signed.headers)
-        if span is not None:
-            headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
+    def _once(self, signed: SignedUrl, asked: Asked) -> Answer:
+        end = self._clock.monotonic() + self.options.deadline_seconds
+        url, headers = _without_user(signed.url, signed.headers)
+        if asked.span is not None:
+            headers["Range"] = f"bytes={asked.span[0]}-{asked.span[1] - 1}"
         try:
-            response = self._pool.request("GET", signed.url, headers=headers, preload_content=False)
-            try:
-                return _answer(where, response, span, etag, self.options.largest_document)
-            except BaseException:
-                response.close()  # what is left of the body must not be taken for the next answer
-                raise
+            for _ in range(_MOST_REDIRECTS + 1):
+                response = self._manager_for(url, asked.where).request(
+                    "GET", url, headers=headers, preload_content=False, redirect=False, retries=False
+                )
+                try:
+                    target = response.get_redirect_location()
+                    if target is False:
+                        return read_answer(
+                            response,
+                            asked,
+                            seconds_left=lambda: end - self._clock.monotonic(),
+                            now=self._clock.now,
+                        )
+                finally:
+                    # What is left of a body must not be taken for the next answer; a body read whole is done with.
+                    response.close()
+                    response.release_conn()
+                url, headers = _follow(url, str(target or ""), headers, asked.where)
         except urllib3.exceptions.LocationParseError:
-            raise FetchError(f"{where}: is no address") from None
+            raise FetchError(f"{asked.where}: is no address") from None
+        except urllib3.exceptions.SSLError:
+            raise FetchError(f"{asked.where}: its certificate is not accepted") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            # The library's own words name the whole address, signature and all.
-            raise _AgainError(_plain(error)) from None
+            raise AskAgainError(plain_cause(error)) from None
+        raise FetchError(f"{asked.where}: sends from one address to the next; is the address right?")
 
-    def _signed_for(self, href: str) -> SignedUrl:
-        if self._sign is None:
+    def _signed_for(self, href: str, where: str) -> SignedUrl:
+        if self._sign is None and not href.startswith("s3://"):
             return SignedUrl(href)
-        with self._lock:
+        # One at a time: many ranges of a file are refused together and need one new signature.
+        with self._signing:
             known = self._signed.get(href)
-        if known is not None and (known.expires is None or known.expires > datetime.now(UTC) + _EXPIRY_MARGIN):
-            return known
-        fresh = self._sign(href)
-        with self._lock:
+            if known is not None and (known.expires is None or known.expires > self._clock.now() + _EXPIRY_MARGIN):
+                return known
+            try:
+                fresh = SignedUrl(href) if self._sign is None else self._sign(href)
+                if fresh.url.startswith("s3://"):
+                    link, expires = self._s3.link(fresh.url)
+                    fresh = SignedUrl(link, fresh.headers, expires)
+            except UrbandeltaError:
+                raise
+            except Exception as error:  # whatever a signer raises may quote what it signs with
+                raise FetchError(f"{where}: cannot be signed ({type(error).__name__})") from None
             self._signed[href] = fresh
-        return fresh
+            self._signed.move_to_end(href)
+            while len(self._signed) > _KEPT_SIGNATURES:
+                self._signed.popitem(last=False)
+            return fresh
 
     def _forget(self, href: str, refused: SignedUrl) -> None:
-        with self._lock:
-            if self._signed.get(href) == refused:
+        with self._signing:
+            if self._signed.get(href) is refused:
                 del self._signed[href]
 
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """Bytes that were asked for, the size of the whole resource, and its version."""
-
-    body: bytes
-    size: int
-    etag: str
-
-
-class RangeFile(io.RawIOBase):
-    """A seekable file over ranges, with a bounded cache of blocks."""
-
-    def __init__(self, ranges: _HttpRanges | _LocalRanges, options: TransportOptions) -> None:
-        super().__init__()
-        self._ranges = ranges
-        self._options = options
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-        self._position = 0
-        self._keep(0, ranges.first(options.block_bytes))
-        self.size = ranges.size
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a place."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes; raises `FetchError` where they cannot be had."""
-        end = self.size if size < 0 else min(self.size, self._position + size)
-        data = self.read_range(self._position, end)
-        self._position += len(data)
-        return data
-
-    def readall(self) -> bytes:
-        """All that is left."""
-        return self.read(-1)
-
-    def read_range(self, start: int, end: int) -> bytes:
-        """Bytes of a half-open range."""
-        if start >= end:
-            return b""
-        step = self._options.block_bytes
-        first, last = start // step, (end - 1) // step
-        blocks = self._load(range(first, last + 1))
-        data = b"".join(blocks[number] for number in range(first, last + 1))
-        return data[start - first * step : end - first * step]
-
-    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch half-open ranges into the cache, neighbouring ones together and several at the same time."""
-        step = self._options.block_bytes
-        wanted = {
-            number for start, end in ranges if start < end for number in range(start // step, (end - 1) // step + 1)
-        }
-        self._load(sorted(wanted))
-
-    def _load(self, numbers: Sequence[int]) -> dict[int, bytes]:
-        with self._lock:
-            found = {number: self._blocks[number] for number in numbers if number in self._blocks}
-        runs = _runs([number for number in numbers if number not in found], self._options)
-        if len(runs) == 1:
-            parts = [self._fetch(runs[0])]
-        elif runs:
-            with ThreadPoolExecutor(min(len(runs), 4)) as threads:
-                parts = list(threads.map(self._fetch, runs))
+    def _wait(self, seconds: float) -> None:
+        if self._clock.sleep is not None:
+            self._clock.sleep(seconds)
         else:
-            parts = []
-        for part in parts:
-            for number, block in part.items():
-                found[number] = block
-                self._keep(number, block)
-        return found
+            self._stopped.wait(seconds)
 
-    def _fetch(self, run: tuple[int, int]) -> dict[int, bytes]:
-        step = self._options.block_bytes
-        data = self._ranges.read(run[0] * step, min(run[1] * step, self.size))
-        return {number: data[(number - run[0]) * step : (number - run[0] + 1) * step] for number in range(*run)}
-
-    def _keep(self, number: int, block: bytes) -> None:
+    def _manager_for(self, url: str, where: str) -> urllib3.PoolManager:
+        """Connections to the host of an address, through the proxy that the environment names for it."""
+        parts = urlsplit(url)
+        host = parts.hostname
+        if parts.scheme not in ("http", "https") or not host:
+            raise FetchError(f"{where}: is no address that can be read")
+        proxy = "" if proxy_bypass(host) else getproxies().get(parts.scheme, "")
         with self._lock:
-            self._blocks[number] = block
-            self._blocks.move_to_end(number)
-            while len(self._blocks) * self._options.block_bytes > self._options.cache_bytes and len(self._blocks) > 1:
-                self._blocks.popitem(last=False)
+            if proxy not in self._managers:
+                self._managers[proxy] = self._new_manager(proxy)
+            return self._managers[proxy]
+
+    def _new_manager(self, proxy: str) -> urllib3.PoolManager:
+        timeout = urllib3.Timeout(connect=self.options.connect_seconds, read=self.options.read_seconds)
+        size = self.options.connections + _SPARE_CONNECTIONS
+        headers = {"User-Agent": "urbandelta", "Accept-Encoding": "identity"}
+        if not proxy:
+            return urllib3.PoolManager(maxsize=size, timeout=timeout, headers=headers)
+        address, secret = _without_user(proxy if "://" in proxy else f"http://{proxy}", {})
+        proxy_headers = {f"Proxy-{name}": text for name, text in secret.items()}
+        return urllib3.ProxyManager(
+            address, maxsize=size, timeout=timeout, headers=headers, proxy_headers=proxy_headers
+        )
 
 
-class _HttpRanges:
-    def __init__(self, transport: Transport, href: str) -> None:
-        self._transport, self._href = transport, href
-        self.size, self._etag = 0, ""
-
-    def first(self, size: int) -> bytes:
-        answer = self._transport.request(self._href, (0, size))
-        self.size, self._etag = answer.size, answer.etag
-        return answer.body
-
-    def read(self, start: int, end: int) -> bytes:
-        answer = self._transport.request(self._href, (start, end), etag=self._etag)
-        if answer.size != self.size:
-            raise FetchError(f"{without_query(self._href)}: changed while it was read; run the same command again")
-        return answer.body
+def _without_user(url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Address and headers of a request, with the user of the address as a header."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    merged = dict(headers)
+    if at:
+        basic = urllib3.util.make_headers(basic_auth=unquote(user))
+        merged.setdefault("Authorization", basic["authorization"])
+    return urlunsplit((parts.scheme, host, parts.path, parts.query, "")), merged
 
 
-class _LocalRanges:
-    def __init__(self, path: Path) -> None:
-        try:
-            self._file: BinaryIO = path.open("rb")
-            self.size = path.stat().st_size
-        except OSError as error:
-            raise FetchError(f"{path}: {error.strerror or error}") from error
-        self._lock = threading.Lock()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
-
-    def first(self, size: int) -> bytes:
-        return self.read(0, min(size, self.size))
-
-    def read(self, start: int, end: int) -> bytes:
-        with self._lock:
-            self._file.seek(start)
-            return self._file.read(end - start)
+def _follow(url: str, target: str, headers: Mapping[str, str], where: str) -> tuple[str, dict[str, str]]:
+    """Where a redirect leads, and what to send there: to another host nothing but the range."""
+    following = urljoin(url, target)
+    old, new = urlsplit(url), urlsplit(following)
+    if not target or new.scheme not in ("http", "https"):
+        raise FetchError(f"{where}: sends to no address that can be read")
+    if old.scheme == "https" and new.scheme == "http":
+        raise FetchError(f"{where}: sends from https:// to http://, which is not followed")
+    same = (old.scheme, old.netloc) == (new.scheme, new.netloc)
+    kept = {name: value for name, value in headers.items() if same or name == "Range"}
+    return _without_user(following, kept)
 
 
-class _AgainError(Exception):
-    """A request that may succeed when it is made again."""
-
-    def __init__(self, cause: str, *, wait: float | None = None, refused: bool = False) -> None:
-        super().__init__(cause)
-        self.cause, self.wait, self.refused = cause, wait, refused
-
-
-def _answer(
-    where: str, response: urllib3.BaseHTTPResponse, span: tuple[int, int] | None, etag: str, largest: int
-) -> Answer:
-    status = response.status
-    if status in _REFUSED:
-        raise _AgainError(f"refused ({status})", refused=True)
-    if status in _RETRIED:
-        raise _AgainError(f"answered {status}", wait=_retry_after(response.headers.get("Retry-After")))
-    if status == 416 and span is not None and span[0] == 0:
-        raise FetchError(f"{where}: is empty")
-    if status not in (200, 206):
-        raise FetchError(f"{where}: answered {status}; is the address right?")
-    version = response.headers.get("ETag", "")
-    if etag and version and version != etag:
-        raise FetchError(f"{where}: changed while it was read; run the same command again")
-    declared = response.headers.get("Content-Length")
-    if declared is not None and int(declared) > largest:
-        raise FetchError(f"{where}: answered {int(declared)} bytes at once, more than {largest}; it gives no ranges")
-    body = response.read(largest + 1)
-    if declared is not None and len(body) != int(declared):
-        raise _AgainError(f"ends after {len(body)} of {declared} bytes")
-    if len(body) > largest:
-        raise FetchError(f"{where}: is larger than {largest} bytes")
-    if span is None:
-        return Answer(body, len(body), version)
-    if status == 200:  # a server that gives no ranges
-        return Answer(body[span[0] : span[1]], len(body), version)
-    match = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if match is None:
-        raise _AgainError("answered a part without saying which")
-    start, last, size = (int(text) for text in match.groups())
-    if start != span[0] or last + 1 != min(span[1], size):
-        raise _AgainError(f"answered bytes {start}-{last} of {size} where {span[0]}-{span[1] - 1} were asked for")
-    if len(body) != last + 1 - start:
-        raise _AgainError(f"gave {len(body)} of {last + 1 - start} bytes")
-    return Answer(body, size, version)
-
-
-def _retry_after(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def _runs(numbers: Sequence[int], options: TransportOptions) -> list[tuple[int, int]]:
-    """Half-open runs of blocks; gaps smaller than `merge_bytes` are read as well."""
-    runs: list[tuple[int, int]] = []
-    gap = options.merge_bytes // options.block_bytes
-    for number in numbers:
-        if runs and number - runs[-1][1] <= gap:
-            runs[-1] = (runs[-1][0], number + 1)
-        else:
-            runs.append((number, number + 1))
-    return runs
-
-
-def _local(href: str) -> Path | None:
-    parts = urlsplit(href)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return None if "://" in href else Path(href)
-
-
-def _plain(error: Exception) -> str:
-    """What went wrong, without the address that the library's message holds."""
-    if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
-        return _plain(error.reason)
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
-        return "does not answer in time"
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "stops sending"
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "cannot be reached"
-    if isinstance(error, urllib3.exceptions.IncompleteRead):
-        return "ends before its end"
-    if isinstance(error, urllib3.exceptions.SSLError):
-        return "its certificate is not accepted"
-    return f"the connection breaks ({type(error).__name__})"
+def _keep_queries_out_of_logs() -> None:
+    """The HTTP library logs whole addresses at its lowest level; what it logs of queries are signatures."""
+    library = logging.getLogger("urllib3.connectionpool")
+    if not any(isinstance(known, HideQueries) for known in library.filters):
+        library.addFilter(HideQueries())

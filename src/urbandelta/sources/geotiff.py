@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -153,11 +154,11 @@ def read_info(path: Path, *, crs: str | None = None) -> RasterInfo:
         raise SourceError(f"{path}: not a readable raster ({_cause(error)}); fetch or convert it again") from error
 
 
-def open_raster(path: str | Path) -> DatasetReader:
+def open_raster(path: str | Path, *, opener: Callable[..., Any] | None = None) -> DatasetReader:
     """`rasterio.open` without its warning about files that are not georeferenced: `read_info` refuses those."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path)
+        return rasterio.open(path, opener=opener)
 
 
 @lru_cache(maxsize=4)  # a file with hundreds of bands takes a third of a second to open, each time
