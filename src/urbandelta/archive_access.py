@@ -6,8 +6,8 @@ a message, a log line or anything stored.
 
 from __future__ import annotations
 
+import functools
 import json
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from urbandelta.errors import ConfigError, FetchError
+from urbandelta.errors import FetchError
+from urbandelta.s3_links import S3Links
 from urbandelta.sources.archives import Archive, Collection
 from urbandelta.sources.item_facts import without_query
 from urbandelta.sources.stac import Opener
@@ -26,22 +27,8 @@ PATIENCE = TransportOptions()
 """How patiently archives are asked."""
 
 _MARGIN = timedelta(minutes=2)
-_PRESIGNED = timedelta(minutes=15)
 _KEY_VARIABLE, _KEY_HEADER = "PC_SDK_SUBSCRIPTION_KEY", "Ocp-Apim-Subscription-Key"
 _TOKEN_HOSTS = (".blob.core.windows.net",)
-
-
-class _HideQueries(logging.Filter):
-    """Takes queries out of what urllib3 logs of its requests: signatures are part of them."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Never drops a record."""
-        if isinstance(record.args, tuple):
-            record.args = tuple(value.partition("?")[0] if isinstance(value, str) else value for value in record.args)
-        return True
-
-
-logging.getLogger("urllib3.connectionpool").addFilter(_HideQueries())
 
 
 def transport_for(archive: Archive, collection: Collection | None = None) -> Transport:
@@ -119,52 +106,35 @@ class TokenSigner:
 
 
 class S3Signer:
-    """Presigns s3:// addresses with the credentials of the environment or the AWS profile; leaves others alone."""
+    """Turns s3:// addresses into links signed by the environment's credentials; leaves others alone.
+
+    Endpoint and region are the archive's, unless `AWS_ENDPOINT_URL` names another.
+    """
 
     def __init__(self, archive: Archive) -> None:
-        self._archive = archive
-        self._lock = threading.Lock()
-        self._clients: dict[str, Any] = {}
+        self._links = S3Links(requester_pays=archive.requester_pays, client=functools.partial(_s3_client, archive))
 
     def __call__(self, href: str) -> SignedUrl:
-        """The address over HTTPS, signed for a quarter of an hour."""
-        parts = urlsplit(href)
-        if parts.scheme != "s3":
+        """The address over HTTPS, signed for a while."""
+        if urlsplit(href).scheme != "s3":
             return SignedUrl(href)
-        parameters = {"Bucket": parts.netloc, "Key": parts.path.lstrip("/")}
-        if self._archive.requester_pays:
-            parameters["RequestPayer"] = "requester"
-        import botocore.exceptions
+        link, ends = self._links.link(href)
+        return SignedUrl(link, {}, ends - _MARGIN)
 
-        try:
-            url = self._client().generate_presigned_url(
-                "get_object", Params=parameters, ExpiresIn=int(_PRESIGNED.total_seconds())
-            )
-        except botocore.exceptions.BotoCoreError as error:
-            raise FetchError(
-                f"{without_query(href)}: cannot be signed ({type(error).__name__}); set AWS_ACCESS_KEY_ID and "
-                f"AWS_SECRET_ACCESS_KEY for {self._archive.title}"
-            ) from None
-        return SignedUrl(str(url), {}, datetime.now(UTC) + _PRESIGNED - _MARGIN)
 
-    def _client(self) -> Any:
-        with self._lock:
-            if "s3" not in self._clients:
-                try:
-                    import boto3
-                    from botocore.config import Config
-                except ModuleNotFoundError:
-                    raise ConfigError(
-                        f"{self._archive.title} is read by S3; pip install 'urbandelta[s3]', or choose another archive"
-                    ) from None
-                region = self._archive.s3_region
-                self._clients["s3"] = boto3.client(
-                    "s3",
-                    region_name=region or None,
-                    endpoint_url=self._archive.s3_endpoint.format(region=region) or None,
-                    config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
-                )
-            return self._clients["s3"]
+def _s3_client(archive: Archive) -> Any:
+    import boto3
+    import botocore
+    from botocore.config import Config
+
+    public = os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "1")
+    region = archive.s3_region or None
+    return boto3.client(
+        "s3",
+        region_name=region,
+        endpoint_url=os.environ.get("AWS_ENDPOINT_URL") or archive.s3_endpoint.format(region=region) or None,
+        config=Config(signature_version=botocore.UNSIGNED if public else "s3v4", s3={"addressing_style": "path"}),
+    )
 
 
 def _utc(text: str) -> datetime:

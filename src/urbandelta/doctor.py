@@ -177,8 +177,10 @@ def check_cube(url: str, *, must_exist: bool = True) -> Iterator[Check]:
     yield Check(
         subject="cube", health="ok", detail=f"{cube.url}: era {cube.era.name}, {cube.grid}, snapshot {cube.snapshot}"
     )
-    for name in cube.streams:
-        yield _check_stream(cube, name)
+    streams = [_check_stream(cube, name) for name in cube.streams]
+    yield from streams
+    if all(check.health == "ok" for check in streams):
+        yield from _check_alignment(cube)
 
 
 def _check_stream(cube: Cube, name: str) -> Check:
@@ -212,6 +214,13 @@ def _check_stream(cube: Cube, name: str) -> Check:
         health="ok",
         detail=f"{count} acquisitions {first}..{last}; digests of {min(count, _SAMPLED)} recomputed",
     )
+
+
+def _check_alignment(cube: Cube) -> Iterator[Check]:
+    from urbandelta.coregistration import check_cube as shifts_of
+
+    for shift in shifts_of(cube):
+        yield Check(subject="alignment", health="note" if shift.too_far else "ok", detail=str(shift))
 
 
 def _check_monitor(monitor: Monitor, *, plan: bool) -> Iterator[Check]:

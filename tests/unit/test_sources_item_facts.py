@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
 
 from urbandelta.eras import ERAS
 from urbandelta.errors import SourceError
@@ -167,6 +168,21 @@ def test_neighbouring_radar_slices_are_no_duplicates():
         for name, second in (("a", "00"), ("b", "25"), ("c", "50"))
     ]
     assert distinct_items(slices) == (slices, [])
+
+
+def test_bursts_that_follow_within_seconds_are_no_duplicates():
+    bursts = [
+        ItemFacts(
+            item_id=name,
+            time=np.datetime64(f"2024-02-06T05:00:0{second}", "ns"),
+            platform="S1A",
+            geometry=shapely.box(0, north, 1, north + 0.3),
+        )
+        for name, second, north in (("a", 0, 0.0), ("b", 2, 0.2), ("a again", 0, 0.01))
+    ]
+    kept, dropped = distinct_items(bursts)
+    assert [one.item_id for one in kept] == ["a again", "b"]
+    assert [one.item_id for one in dropped] == ["a"]
 
 
 def test_spellings():

@@ -30,6 +30,7 @@ _TILE = re.compile(r"_T(\d{2}[A-Z]{3})(?:_|$)")
 _STRIP = re.compile(r"_S(\d{8}T\d{6})")
 _FIRST_WITH_OFFSET = 4.0
 _LEAST_METRES = 0.1
+_SAME_FOOTPRINT = 0.7
 _MSI_SCALE, _MSI_OFFSET = 1e-4, -0.1
 
 
@@ -156,8 +157,9 @@ def radiometry(item: ItemFacts, asset: AssetFacts, collection: Collection) -> Ra
 def distinct_items(items: Iterable[ItemFacts]) -> tuple[list[ItemFacts], list[ItemFacts]]:
     """Leave one item of each acquisition of a tile, as archives keep old and new processings of it side by side.
 
-    Of items of one satellite, orbit, tile and strip, at most a minute apart (3 s where there are no tiles), the one of
-    the newest baseline is kept; of equal ones the one updated last, then the last by name.
+    Of items of one satellite, orbit, tile and strip, at most a minute apart (without tiles, 3 s and of about the same
+    footprint, as bursts follow each other so closely), the one of the newest baseline is kept; of equal ones the one
+    updated last, then the last by name.
 
     Returns
     -------
@@ -169,10 +171,12 @@ def distinct_items(items: Iterable[ItemFacts]) -> tuple[list[ItemFacts], list[It
         key = (item.platform, item.relative_orbit, item.orbit_state, item.tile, item.strip)
         limit = np.timedelta64(60 if item.tile else 3, "s")
         runs = groups.setdefault(key, [])
-        if runs and item.time - runs[-1][0].time <= limit:
-            runs[-1].append(item)
-        else:
+        near = (run for run in reversed(runs) if item.time - run[0].time <= limit and _same_place(item, run[0]))
+        run = next(near, None)
+        if run is None:
             runs.append([item])
+        else:
+            run.append(item)
     kept: list[ItemFacts] = []
     dropped: list[ItemFacts] = []
     for run in (run for runs in groups.values() for run in runs):
@@ -200,6 +204,13 @@ def parse_time(text: str) -> np.datetime64:
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
     return np.datetime64(moment, "ns")
+
+
+def _same_place(one: ItemFacts, other: ItemFacts) -> bool:
+    if one.tile or one.geometry is None or other.geometry is None:
+        return True
+    shared = one.geometry.intersection(other.geometry).area
+    return bool(shared > _SAME_FOOTPRINT * min(one.geometry.area, other.geometry.area))
 
 
 def _order(item: ItemFacts) -> tuple[np.datetime64, str]:
