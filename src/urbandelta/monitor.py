@@ -100,6 +100,9 @@ class HubStream(_Strict):
 
     relative_orbits: tuple[int, ...] | None = None
     max_cloud: float | None = Field(None, ge=0, le=100)
+    clouds: Literal["provider", "s2cloudless", "none"] | None = Field(
+        None, description="whose mask; null: the provider's where it has one, else s2cloudless"
+    )
 
 
 class SentinelHubSource(_Strict):

@@ -52,7 +52,10 @@ def find_offers(
 
         return [from_cube(monitor, source.url, period, stream) for stream in wanted]
     if source.kind == "sentinelhub":
-        raise ConfigError("source.kind: sentinelhub cannot be fetched yet")
+        from urbandelta.offering_hub import client_for, from_hub
+
+        client, grid = client_for(source), monitor.make_grid()
+        return [from_hub(source, period, stream, grid, client=client) for stream in wanted]
     return []
 
 
