@@ -20,6 +20,7 @@ from urbandelta.sources.choices import Resampling, ZeroRule
 
 if TYPE_CHECKING:
     from urbandelta.aoi import Aoi
+    from urbandelta.events import EventOptions
     from urbandelta.grid import Grid
 
 VERSION = 1
@@ -184,6 +185,8 @@ class EventSettings(_Strict):
     threshold: float = Field(0.5, gt=0, le=1)
     low: float = Field(0.3, gt=0, le=1)
     min_area_m2: float = Field(400.0, ge=0)
+    min_pixels: int = Field(8, ge=1)
+    min_days: float | None = Field(None, ge=0, description="null: half of a window")
     min_windows: int = Field(2, ge=1)
     connectivity: Literal[4, 8] = 8
     high_confidence: float = Field(0.8, ge=0, le=1)
@@ -194,6 +197,12 @@ class EventSettings(_Strict):
         if self.low > self.threshold:
             raise ValueError(f"low {self.low:g} is above threshold {self.threshold:g}; it must not be")
         return self
+
+    def options(self) -> EventOptions:
+        """As `events.find_events` takes them. Kept apart from these fields, since events bring heavy libraries."""
+        from urbandelta.events import EventOptions
+
+        return EventOptions(**self.model_dump())
 
 
 class ProductSettings(_Strict):

@@ -29,6 +29,7 @@ from urbandelta.cli import (
     reporting,
     serving,
     simulating,
+    starting,
     training,
     transferring,
     weighing,
@@ -55,6 +56,7 @@ app.command("info")(inspecting.info)
 app.command("windows")(inspecting.windows)
 app.command("label")(labelling.label)
 app.command("plan")(predicting.plan)
+app.command("init")(starting.init)
 app.command("fetch")(fetching.fetch_command)
 app.command("doctor")(fetching.doctor_command)
 app.command("train")(training.train_command)
