@@ -32,7 +32,11 @@ def events(
     threshold: Annotated[float, typer.Option(help="Scores of at least this make an event.")] = 0.5,
     low: Annotated[float, typer.Option(help="Pixels and windows of at least this belong to it.")] = 0.3,
     min_area: Annotated[float, typer.Option(help="Smallest area, square metres.")] = 400.0,
-    min_windows: Annotated[int, typer.Option(help="Settled windows that confirm an event.")] = 2,
+    min_pixels: Annotated[int, typer.Option(help="Smallest area, pixels.")] = 8,
+    min_days: Annotated[
+        float | None, typer.Option(help="Days over which windows must flag an event to confirm it [half a window].")
+    ] = None,
+    min_windows: Annotated[int, typer.Option(help="Settled windows that must flag it to confirm it.")] = 2,
     since: Annotated[
         str | None, typer.Option(metavar="DATE", help="Only events that had not ended before this day, YYYY-MM-DD.")
     ] = None,
@@ -67,7 +71,14 @@ def events(
     if out is not None and out.suffix and formats:
         raise typer.BadParameter("--format is for a folder; the ending of a file tells its format")
     first_day = _day(since)
-    options = EventOptions(threshold=threshold, low=low, min_area_m2=min_area, min_windows=min_windows)
+    options = EventOptions(
+        threshold=threshold,
+        low=low,
+        min_area_m2=min_area,
+        min_pixels=min_pixels,
+        min_days=min_days,
+        min_windows=min_windows,
+    )
     # Scores are read when their values are needed, so a lost or damaged file shows only then.
     with icechunk_errors(scores):
         data = open_scores(scores)
