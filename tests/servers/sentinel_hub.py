@@ -20,8 +20,8 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import shapely
+from affine import Affine
 from rasterio.io import MemoryFile
-from rasterio.transform import from_bounds
 
 CLIENT_ID, CLIENT_SECRET = "client-5e1f", "secret-cafe-0451"
 TOKEN_PATH = "/auth/realms/main/protocol/openid-connect/token"
@@ -276,7 +276,9 @@ def _tiff(image: np.ndarray, bounds: tuple[float, ...], epsg: int) -> bytes:
         "width": width,
         "dtype": image.dtype,
         "crs": f"EPSG:{epsg}",
-        "transform": from_bounds(*bounds, width, height),
+        "transform": Affine(
+            (bounds[2] - bounds[0]) / width, 0, bounds[0], 0, (bounds[1] - bounds[3]) / height, bounds[3]
+        ),
         "compress": "deflate",
     }
     with MemoryFile() as file:

@@ -65,7 +65,8 @@ def process_request(
         crs = hub.CRS(grid.crs.upper().removeprefix("EPSG:"))
     except ValueError:
         raise ConfigError(
-            f"grid.crs: Sentinel Hub knows WGS 84, Web Mercator and UTM zones, not {grid.crs}; choose one of these"
+            f"grid.crs: Sentinel Hub is asked by EPSG code, which {grid.crs[:40]} is not; choose a UTM zone, such as "
+            "EPSG:32631"
         ) from None
     processing = _RADAR_PROCESSING if stream.kind == "sar" else _OPTICAL_PROCESSING
     data = hub.SentinelHubRequest.input_data(
