@@ -31,6 +31,7 @@ from urbandelta.s3_links import S3Links
 
 log = logging.getLogger(__name__)
 
+_HEADERS = {"User-Agent": "urbandelta", "Accept-Encoding": "identity"}
 _EXPIRY_MARGIN = timedelta(seconds=30)
 _MOST_REDIRECTS = 5
 _MOST_SIGNATURES = 3
@@ -207,7 +208,7 @@ class Transport:
 
     def _once(self, signed: SignedUrl, asked: Asked) -> Answer:
         end = self._clock.monotonic() + self.options.deadline_seconds
-        url, headers = _without_user(signed.url, signed.headers)
+        url, headers = _without_user(signed.url, {**_HEADERS, **signed.headers})
         if asked.span is not None:
             headers["Range"] = f"bytes={asked.span[0]}-{asked.span[1] - 1}"
         try:
@@ -286,14 +287,11 @@ class Transport:
     def _new_manager(self, proxy: str) -> urllib3.PoolManager:
         timeout = urllib3.Timeout(connect=self.options.connect_seconds, read=self.options.read_seconds)
         size = self.options.connections + _SPARE_CONNECTIONS
-        headers = {"User-Agent": "urbandelta", "Accept-Encoding": "identity"}
         if not proxy:
-            return urllib3.PoolManager(maxsize=size, timeout=timeout, headers=headers)
+            return urllib3.PoolManager(maxsize=size, timeout=timeout)
         address, secret = _without_user(proxy if "://" in proxy else f"http://{proxy}", {})
         proxy_headers = {f"Proxy-{name}": text for name, text in secret.items()}
-        return urllib3.ProxyManager(
-            address, maxsize=size, timeout=timeout, headers=headers, proxy_headers=proxy_headers
-        )
+        return urllib3.ProxyManager(address, maxsize=size, timeout=timeout, proxy_headers=proxy_headers)
 
 
 def _without_user(url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -316,7 +314,7 @@ def _follow(url: str, target: str, headers: Mapping[str, str], where: str) -> tu
     if old.scheme == "https" and new.scheme == "http":
         raise FetchError(f"{where}: sends from https:// to http://, which is not followed")
     same = (old.scheme, old.netloc) == (new.scheme, new.netloc)
-    kept = {name: value for name, value in headers.items() if same or name == "Range"}
+    kept = {name: value for name, value in headers.items() if same or name == "Range" or name in _HEADERS}
     return _without_user(following, kept)
 
 
