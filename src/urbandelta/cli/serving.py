@@ -37,6 +37,7 @@ def serve(
     from urbandelta.errors import ConfigError
     from urbandelta.web import create_app, find_source
 
+    _return_memory()
     application = create_app(find_source(target, cube=cube), allowed_hosts=allowed_host or ())
     try:
         listening = _listen(host, port)
@@ -69,6 +70,21 @@ def serve(
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:
             return
+
+
+def _return_memory() -> None:
+    """Make glibc give freed arrays back: with an arena a thread it kept 160 MB of holes after 1,500 tiles."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return  # another C library
+    arenas, mapped_from = -8, -3  # M_ARENA_MAX, M_MMAP_THRESHOLD of malloc.h
+    mallopt(arenas, 2)
+    mallopt(mapped_from, 2**20)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -176,10 +176,9 @@ class StorePyramid:
             for left in range(columns.start, columns.stop, step):
                 y = slice(top * factor, min((top + step) * factor, rows.stop * factor))
                 x = slice(left * factor, min((left + step) * factor, columns.stop * factor))
-                for n, one in enumerate(self._values(slab, y, x)):
-                    small = quantise(shrink(one, factor), 0.0, 1.0)
-                    i, j = top - rows.start, left - columns.start
-                    found[n, i : i + small.shape[0], j : j + small.shape[1]] = small
+                small = quantise(_means(self._values(slab, y, x), factor), 0.0, 1.0)
+                i, j = top - rows.start, left - columns.start
+                found[:, i : i + small.shape[1], j : j + small.shape[2]] = small
         return found
 
     def _slabs(self) -> list[tuple[slice, Sequence[int]]]:
@@ -194,6 +193,19 @@ class StorePyramid:
 
     def _values(self, windows: slice, y: slice, x: slice) -> FloatArray:
         return np.asarray(self.scores["score"][windows, y, x].values, np.float32)
+
+
+def _means(values: FloatArray, factor: int) -> FloatArray:
+    """Mean of each cell of `factor` pixels a side of several maps (window, y, x), ignoring NaN."""
+    count, height, width = values.shape
+    if factor == 1:
+        return values
+    if height % factor or width % factor or not np.isfinite(values).all():
+        return np.stack([shrink(one, factor) for one in values])
+    # Nearly all blocks are known throughout. Rows first: short sums along the last axis are dear.
+    rows = values.reshape(count, height // factor, factor, width).sum(axis=2)
+    cells = rows.reshape(count, height // factor, width // factor, factor).sum(axis=3)
+    return np.asarray(cells / np.float32(factor * factor), np.float32)
 
 
 def most_level(shape: tuple[int, int]) -> int:
