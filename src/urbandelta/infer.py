@@ -107,7 +107,7 @@ def predict(
     if workers < 1:
         raise ConfigError(f"workers {workers}: need at least 1")
     if out is None:
-        memory = _MemorySink(run.plan.windows, cube.grid)
+        memory = _MemorySink(run.plan.windows, run.plan.provisional, cube.grid)
         run_blocks(run, memory, workers=workers, progress=progress)
         return memory.to_xarray(run.attributes)
     sink = create_or_resume_scores(
@@ -116,6 +116,7 @@ def predict(
         windows=run.plan.windows,
         chunks=SCORE_CHUNKS,
         attributes=run.attributes,
+        provisional=run.plan.provisional,
         overwrite=overwrite,
     )
     run_blocks(run, sink, workers=workers, progress=progress)
@@ -126,8 +127,8 @@ def predict(
 class _MemorySink:
     """Scores in memory, for notebooks and small areas."""
 
-    def __init__(self, windows: Sequence[Window], grid: Grid) -> None:
-        self._windows, self._grid = windows, grid
+    def __init__(self, windows: Sequence[Window], provisional: Sequence[bool], grid: Grid) -> None:
+        self._windows, self._provisional, self._grid = windows, provisional, grid
         self._scores = np.full((len(windows), *grid.shape), np.nan, np.float32)
         self.done: frozenset[int] = frozenset()
 
@@ -152,6 +153,7 @@ class _MemorySink:
                 "window_start": ("window", start),
                 "window_end": ("window", end),
                 "n_obs": ("window", np.array([window.count for window in self._windows], np.int32)),
+                "provisional": ("window", np.array(self._provisional, np.bool_)),
             },
             name="score",
             attrs={**attributes, "grid": self._grid.to_json()},

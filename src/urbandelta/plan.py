@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,21 @@ class PredictPlan:
     blend: Blend
     slots: int
     patch: tuple[int, int]
+
+    @property
+    def provisional(self) -> tuple[bool, ...]:
+        """Of each window, whether it holds the newest step: then an acquisition to come may still change it."""
+        newest = len(self.steps) - 1
+        return tuple(window.last == newest for window in self.windows)
+
+    def tail(self, first: int) -> PredictPlan:
+        """The plan of the windows from `first` on alone: same tiles, same blocks, and so the same bits."""
+        windows = self.windows[first:]
+        origin = windows[0].first
+        moved = tuple(
+            dataclasses.replace(window, first=window.first - origin, last=window.last - origin) for window in windows
+        )
+        return dataclasses.replace(self, steps=self.steps[origin:], windows=moved, slots=open_windows(moved))
 
     @property
     def tile_count(self) -> int:
@@ -180,11 +196,12 @@ def plan_prediction(
         )
     if (tile is not None and tile < 1) or (halo is not None and halo < 0):
         raise ConfigError(f"tile {tile}, halo {halo}: need a tile of at least 1 px and a halo of at least 0")
-    slots = open_windows(windows)
     halo = HALO_PX if halo is None else halo
+    # Not by the windows that there are: a series that grows must keep its tiles, and with them its scores' bits.
+    most = -(-era.max_obs // stride)
     if tile is None:
-        tile = _default_tile(cube.grid.shape, config, slots, halo)
-    block_px = _block_px(cube.grid.shape, config, slots, tile, halo)
+        tile = _default_tile(cube.grid.shape, config, most, halo)
+    block_px = _block_px(cube.grid.shape, config, most, tile, halo)
     rows = tiles(cube.grid.shape, tile=tile, halo=halo)
     return PredictPlan(
         era=era,
@@ -199,7 +216,7 @@ def plan_prediction(
         block_px=block_px,
         blocks=tuple(blocks(cube.grid.shape, tile=tile, halo=halo, block=block_px)),
         blend=Blend.of_tiles(rows, overlap=halo // 2),
-        slots=slots,
+        slots=open_windows(windows),
         patch=_patch(cube.grid.shape, tile, halo),
     )
 

@@ -80,6 +80,23 @@ class Repository:
             _write_root(self._repo, root, fill, branch=branch)
         return self.on_branch(branch)
 
+    def fork(self, branch: str) -> Repository:
+        """A branch that begins with what is here now, in place of any of its name; `promote` makes it the main one."""
+        with local_lock(self.path, self.url), icechunk_errors(self.url):
+            if branch in self._repo.list_branches():
+                self._repo.delete_branch(branch)
+            self._repo.create_branch(branch, self.tip())
+        return self.on_branch(branch)
+
+    def promote(self) -> None:
+        """Let the main branch be what this branch is, at once for all readers, and drop this branch."""
+        if self.branch == BRANCH:
+            return
+        with local_lock(self.path, self.url), icechunk_errors(self.url):
+            self._repo.reset_branch(BRANCH, self.tip())
+            self._repo.delete_branch(self.branch)
+        self.branch = BRANCH
+
     def has_branch(self, branch: str) -> bool:
         """Whether a branch was made completely."""
         with icechunk_errors(self.url):

@@ -26,17 +26,20 @@ from urbandelta.types import FloatArray, Window
 
 log = logging.getLogger(__name__)
 
-_KIND = "scores"
+KIND = "scores"
 SPREAD = "spread"
 """Variable of an ensemble's store."""
 _EPOCH = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
 class ScoreWriter:
-    """Fills a score store; made by `create_scores` and `resume_scores`. One coordinator commits."""
+    """Fills a score store; made by `create_scores` and `resume_scores`. One coordinator commits.
 
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+    `first` is the window that the first one of each contribution is: a store that grows keeps those before.
+    """
+
+    def __init__(self, repository: Repository, *, first: int = 0) -> None:
+        self._repository, self._first = repository, first
         self._done = _done(zarr_group(repository, repository.tip()))
 
     @property
@@ -86,9 +89,9 @@ class ScoreWriter:
             done = _done(root)
             if block_id in done:
                 raise StoreError(f"{self.url}: block {block_id} is finished already; it is not added twice")
-            _add(array_of(root, "score"), y, x, contribution)
+            _add(array_of(root, "score"), y, x, contribution, first=self._first)
             if spread is not None:
-                _add(array_of(root, SPREAD), y, x, spread)
+                _add(array_of(root, SPREAD), y, x, spread, first=self._first)
             root.attrs["blocks_done"] = _to_ranges(done | {block_id})
             return {"block": block_id}
 
@@ -112,6 +115,7 @@ class ScoreWriter:
             return {}
 
         self._repository.commit("complete", write)
+        self._repository.promote()
         # Each block rewrites the chunks that it shares with its neighbours: without this, 3-9 times the bytes.
         self._repository.forget_history()
         return self.snapshot
@@ -124,6 +128,7 @@ def create_scores(
     windows: Sequence[Window],
     chunks: tuple[int, int, int],
     attributes: Mapping[str, Any],
+    provisional: Sequence[bool] | None = None,
     spread: bool = False,
     overwrite: bool = False,
 ) -> ScoreWriter:
@@ -139,6 +144,8 @@ def create_scores(
         Windows, rows and columns of a chunk.
     attributes : mapping
         Provenance, as JSON values; `attributes["identity"]` is a mapping that a resumed run must match.
+    provisional : sequence of bool, optional
+        Which windows acquisitions to come may still change; none by default.
     spread : bool
         Give it a second variable, `spread`: how far the members of an ensemble differ.
     overwrite : bool
@@ -154,8 +161,9 @@ def create_scores(
     def fill(store: Store) -> None:
         group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         _create_arrays(group, grid, windows, chunks, spread=spread)
+        write_windows(group, windows, provisional)
 
-    return ScoreWriter(create_repository(str(url), root, kind=_KIND, overwrite=overwrite, fill=fill))
+    return ScoreWriter(create_repository(str(url), root, kind=KIND, overwrite=overwrite, fill=fill))
 
 
 def resume_scores(url: str, expected_attributes: Mapping[str, Any]) -> ScoreWriter:
@@ -166,7 +174,7 @@ def resume_scores(url: str, expected_attributes: Mapping[str, Any]) -> ScoreWrit
     StoreError
         If there is none, or its `identity` differs from that of `expected_attributes`.
     """
-    repository = open_repository(str(url), kind=_KIND)
+    repository = open_repository(str(url), kind=KIND)
     stored = zarr_group(repository, repository.tip()).attrs.get("identity", {})
     _require_identity(str(url), cast("Mapping[str, Any]", stored), expected_attributes.get("identity", {}))
     return ScoreWriter(repository)
@@ -179,6 +187,7 @@ def create_or_resume_scores(
     windows: Sequence[Window],
     chunks: tuple[int, int, int],
     attributes: Mapping[str, Any],
+    provisional: Sequence[bool] | None = None,
     spread: bool = False,
     overwrite: bool = False,
 ) -> ScoreWriter:
@@ -193,16 +202,24 @@ def create_or_resume_scores(
         try:
             return resume_scores(url, attributes)
         except StoreError:
-            if _exists(url):
+            if store_exists(url):
                 raise
     return create_scores(
-        url, grid=grid, windows=windows, chunks=chunks, attributes=attributes, spread=spread, overwrite=overwrite
+        url,
+        grid=grid,
+        windows=windows,
+        chunks=chunks,
+        attributes=attributes,
+        provisional=provisional,
+        spread=spread,
+        overwrite=overwrite,
     )
 
 
-def _exists(url: str) -> bool:
+def store_exists(url: str) -> bool:
+    """Whether anything lies at a URL that scores would have to replace."""
     try:
-        open_scores(url)
+        open_repository(url, kind=KIND)
     except StoreError:
         path = FilePath(url)
         return "://" not in url and path.exists() and (not path.is_dir() or any(path.iterdir()))
@@ -215,16 +232,17 @@ def open_scores(url: str) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `score` (window, y, x) float32, NaN where nothing was computed; `window_start`, `window_end`, `time` (the
-        middle), `time_bounds`, `n_obs` along `window`; the provenance and `complete` in its attributes. Scores of an
-        ensemble also have `spread` (window, y, x), the standard deviation of its members.
+        `score` (window, y, x) float32, NaN where nothing was computed; along `window`: `window_start`, `window_end`,
+        `time` (the middle), `time_bounds`, `n_obs`, and `provisional`, whether acquisitions to come may change it; the
+        provenance and `complete` in its attributes. Scores of an ensemble also have `spread` (window, y, x), the
+        standard deviation of its members.
 
     Raises
     ------
     StoreError
         If there is no score store.
     """
-    repository = open_repository(str(url), kind=_KIND)
+    repository = open_repository(str(url), kind=KIND)
     snapshot = repository.tip()
     with icechunk_errors(str(url)):
         data: xr.Dataset = xr.open_zarr(repository.reader(snapshot), consolidated=False, chunks=None)
@@ -252,13 +270,18 @@ def _create_arrays(
                 **attributes,
                 "units": "1",
                 "grid_mapping": "spatial_ref",
-                "coordinates": "time window_start window_end n_obs spatial_ref",
+                "coordinates": "time window_start window_end n_obs provisional spatial_ref",
             },
         )
 
     create("score", {"long_name": "urban change score", "valid_range": [0.0, 1.0]})
     if spread:
         create(SPREAD, {"long_name": "standard deviation of the members' scores"})
+    write_grid(group, grid)
+
+
+def write_windows(group: zarr.Group, windows: Sequence[Window], provisional: Sequence[bool] | None = None) -> None:
+    """Write the coordinates of the windows, in place of any that are there."""
     start, end = (nanoseconds([getattr(window, edge) for window in windows]) for edge in ("start", "end"))
     middle = nanoseconds([window.middle for window in windows])
     _write(group, "window_start", start, {**_EPOCH, "long_name": "first step of the window"})
@@ -268,12 +291,14 @@ def _create_arrays(
     _write(group, "time_bounds", np.stack([start, end], axis=-1), {})
     counts = np.array([window.count for window in windows], dtype=np.int32)
     _write(group, "n_obs", counts, {"units": "1", "long_name": "steps of the window"})
-    write_grid(group, grid)
+    flags = np.zeros(len(windows), np.bool_) if provisional is None else np.asarray(provisional, np.bool_)
+    _write(group, "provisional", flags, {"long_name": "whether acquisitions to come may change the window"})
 
 
 def _write(group: zarr.Group, name: str, values: Any, attributes: Mapping[str, Any]) -> None:
     array = group.create_array(
         name,
+        overwrite=True,
         shape=values.shape,
         dtype=values.dtype,
         chunks=tuple(max(size, 1) for size in values.shape),
@@ -283,10 +308,10 @@ def _write(group: zarr.Group, name: str, values: Any, attributes: Mapping[str, A
     array[...] = values
 
 
-def _add(score: zarr.Array[Any], y: slice, x: slice, contribution: FloatArray) -> None:
+def _add(score: zarr.Array[Any], y: slice, x: slice, contribution: FloatArray, *, first: int = 0) -> None:
     windows, height, width = score.shape
     rows, columns = slice(*y.indices(height)), slice(*x.indices(width))
-    expected = (windows, rows.stop - rows.start, columns.stop - columns.start)
+    expected = (windows - first, rows.stop - rows.start, columns.stop - columns.start)
     if contribution.shape != expected:
         raise ShapeError(f"contribution of shape {contribution.shape} does not fit (window, y, x) = {expected}")
     slab, chunk_rows, chunk_columns = score.chunks
@@ -297,10 +322,10 @@ def _add(score: zarr.Array[Any], y: slice, x: slice, contribution: FloatArray) -
         slice(columns.start - hull_x.start, columns.stop - hull_x.start),
     )
     # Whole chunks, a few windows at a time: each touched chunk is read and written once, and memory stays small.
-    for first in range(0, windows, slab):
-        part = slice(first, min(first + slab, windows))
+    for begin in range(first // slab * slab, windows, slab):
+        part = slice(max(begin, first), min(begin + slab, windows))
         stored = np.array(score[part, hull_y, hull_x])
-        stored[inner] = _sum(stored[inner], contribution[part])
+        stored[inner] = _sum(stored[inner], contribution[part.start - first : part.stop - first])
         score[part, hull_y, hull_x] = stored
 
 

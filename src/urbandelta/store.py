@@ -163,6 +163,16 @@ class Cube:
             name, time, y, x, np.dtype(self._index(name).layout.dtype), lambda raw, out: np.copyto(out, raw)
         )
 
+    def read_mask(self, name: str, time: slice, y: slice, x: slice) -> MaskArray:
+        """The mask that `read` gives, without the values: a small part of the bytes."""
+        order = self._index(name).order
+        stored = order[_unit(time, len(order))]
+        rows, columns = _unit(y, self.grid.height), _unit(x, self.grid.width)
+        mask = np.empty((len(stored), rows.stop - rows.start, columns.stop - columns.start), dtype=np.uint8)
+        with icechunk_errors(self.url):
+            self._read_mask_into(name, stored, rows, columns, mask)
+        return mask
+
     def physical(self, name: str, raw: Array) -> FloatArray:
         """Raw values of a stream in physical units: the bits that `read` gives."""
         out = np.empty(raw.shape, np.float32)
@@ -182,13 +192,16 @@ class Cube:
         def place_values(n: int, y: slice, x: slice, raw: Array) -> None:
             put(raw, values[n, y, x])
 
-        def place_mask(n: int, y: slice, x: slice, raw: Array) -> None:
-            mask[n, y, x] = raw
-
         with icechunk_errors(self.url):
             self._pixels(name, "values").read(stored, rows, columns, place_values)
-            self._pixels(name, "mask").read(stored, rows, columns, place_mask)
+            self._read_mask_into(name, stored, rows, columns, mask)
         return values, mask
+
+    def _read_mask_into(self, name: str, stored: Array, rows: slice, columns: slice, mask: MaskArray) -> None:
+        def place(n: int, y: slice, x: slice, raw: Array) -> None:
+            mask[n, y, x] = raw
+
+        self._pixels(name, "mask").read(stored, rows, columns, place)
 
     def append(
         self, name: str, acquisitions: Iterable[Acquisition], *, progress: Progress | None = None

@@ -30,16 +30,18 @@ class StepView:
 class _StreamReader:
     """One stream's acquisitions over a region, oldest first, a few at a time and one batch ahead."""
 
-    def __init__(self, cube: Cube, name: str, region: tuple[slice, slice], *, batch: int, ahead: Executor) -> None:
+    def __init__(
+        self, cube: Cube, name: str, region: tuple[slice, slice], *, first: int, batch: int, ahead: Executor
+    ) -> None:
         self._cube, self._name, self._region, self._size = cube, name, region, batch
         self._ahead = ahead
         self.count = len(cube.times(name))
-        self._first = -batch
+        self._first = first - batch
         self._batch: tuple[FloatArray, MaskArray] | None = None
         self._next: Future[tuple[FloatArray, MaskArray]] | None = None
 
     def acquisition(self, index: int) -> tuple[FloatArray, BoolArray]:
-        """Values (y, x, band) and validity (y, x) of one acquisition; to be asked for in order, from 0."""
+        """Values (y, x, band) and validity (y, x) of one acquisition; to be asked for in order, from `first`."""
         if index >= self._first + self._size:
             self._first += self._size
             self._batch = (self._next or self._fetch(self._first)).result()
@@ -84,14 +86,18 @@ def block_timeline(
     newest = {name: latest_index(cube.times(name), steps) for name in sources}
     frames = {name: np.zeros((*shape, len(cube.bands(name))), np.float32) for name in sources}
     seen = {name: np.zeros(shape, np.bool_) for name in sources}
-    if look_back:
-        for name in sources:
-            _fill_first(cube, name, region, frames[name], batch=batch)
-    taken = dict.fromkeys(sources, -1)
+    taken = {name: int(newest[name][0]) for name in sources}
+    for name in sources:
+        _fill_latest(cube, name, region, frames[name], seen[name], before=taken[name] + 1, batch=batch)
+        if look_back:
+            _fill_first(cube, name, region, frames[name], ~seen[name], after=taken[name], batch=batch)
     with ThreadPoolExecutor(max_workers=1) as ahead:
-        readers = {name: _StreamReader(cube, name, region, batch=batch, ahead=ahead) for name in sources}
+        readers = {
+            name: _StreamReader(cube, name, region, first=taken[name] + 1, batch=batch, ahead=ahead) for name in sources
+        }
         for step in range(len(steps)):
-            updated = {name: np.zeros(shape, np.bool_) for name in sources}
+            # What was seen up to the first step is new at it.
+            updated = {name: seen[name].copy() if step == 0 else np.zeros(shape, np.bool_) for name in sources}
             for name in sources:
                 for index in range(taken[name] + 1, int(newest[name][step]) + 1):
                     values, valid = readers[name].acquisition(index)
@@ -102,13 +108,45 @@ def block_timeline(
             yield StepView(step, frames, updated, seen)
 
 
-def _fill_first(cube: Cube, name: str, region: tuple[slice, slice], frame: FloatArray, *, batch: int) -> None:
-    """Give each pixel its first valid value; stops reading as soon as every pixel has one."""
-    waiting = np.ones(frame.shape[:2], np.bool_)
-    for first in range(0, len(cube.times(name)), batch):
+def _fill_latest(
+    cube: Cube,
+    name: str,
+    region: tuple[slice, slice],
+    frame: FloatArray,
+    seen: BoolArray,
+    *,
+    before: int,
+    batch: int,
+) -> None:
+    """Give each pixel its newest valid value of the acquisitions `before` an index, and note which have one.
+
+    Goes back in time and stops as soon as every pixel has a value: where the series is long, that is soon.
+    """
+    for stop in range(before, 0, -batch):
+        values, mask = cube.read(name, slice(max(stop - batch, 0), stop), *region)
+        for n in range(len(values) - 1, -1, -1):
+            fresh = (mask[n] == 0) & ~seen
+            np.copyto(frame, values[n], where=fresh[..., None])
+            seen |= fresh
+        if seen.all():
+            return
+
+
+def _fill_first(
+    cube: Cube,
+    name: str,
+    region: tuple[slice, slice],
+    frame: FloatArray,
+    waiting: BoolArray,
+    *,
+    after: int,
+    batch: int,
+) -> None:
+    """Give each `waiting` pixel its first valid value `after` an index; stops reading when all have one."""
+    for first in range(after + 1, len(cube.times(name)), batch):
+        if not waiting.any():
+            return
         for values, mask in zip(*cube.read(name, slice(first, first + batch), *region), strict=True):
             fresh = (mask == 0) & waiting
             np.copyto(frame, values, where=fresh[..., None])
             waiting &= ~fresh
-        if not waiting.any():
-            return
