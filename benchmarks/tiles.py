@@ -166,12 +166,13 @@ def tile_at(longitude: float, latitude: float, z: int) -> tuple[int, int]:
     return int((longitude + 180) / 360 * count), int(y * count)
 
 
-def told(name: str, took: list[float], process: psutil.Process, seconds: float) -> dict:
+def told(name: str, took: list[float], process: psutil.Process, seconds: float, answered: int) -> dict:
     ms = 1000 * np.array(took)
     row = {
         "phase": name, "requests": len(took), "seconds": round(seconds, 1),
         "median_ms": round(float(np.median(ms)), 1), "p95_ms": round(float(np.percentile(ms, 95)), 1),
         "p99_ms": round(float(np.percentile(ms, 99)), 1), "max_ms": round(float(ms.max()), 1),
+        "server_cpu_ms": round(1000 * sum(process.cpu_times()[:2]) / max(answered, 1), 1),
         "rss_mb": round(process.memory_info().rss / 2**20), "load": [round(v, 1) for v in os.getloadavg()],
     }  # fmt: skip
     print(json.dumps(row), flush=True)
@@ -206,7 +207,7 @@ def main() -> None:
             connection.request("GET", "/api/area")
             load = Load(port, json.loads(connection.getresponse().read()), seed=1)
             process = psutil.Process(server.pid)
-            peak = 0
+            peak = answered = 0
             phases = [("first", min(500, options.requests))]
             phases += [(f"warm {k + 1}", options.requests // 5) for k in range(5)]
             phases += [("scattered", options.requests // 10)]
@@ -215,7 +216,8 @@ def main() -> None:
                 load.scattered = name == "scattered"
                 start = time.perf_counter()
                 took = load.run(requests, options.clients)
-                told(name, took, process, time.perf_counter() - start)
+                answered += len(took)
+                told(name, took, process, time.perf_counter() - start, answered)
                 peak = max(peak, process.memory_info().rss)
                 warm += took if name.startswith("warm") else []
             high = Path(f"/proc/{server.pid}/status")
