@@ -21,6 +21,8 @@ from urbandelta.types import Array, BoolArray, FloatArray, TimeArray
 
 BLOCK_BYTES = 96 * 2**20
 """All windows of a block of pixels; working copies of the pixels that have runs come on top."""
+_RUN_VALUES = 2**20
+"""Scores of pixels that are cut into runs at once."""
 NONE = -1
 
 
@@ -136,14 +138,19 @@ def find_runs(scores: xr.Dataset, *, threshold: float, low: float, floor: float 
     for y, x in column_blocks(score):
         values = _read(score, windows, y, x)
         rows, columns = np.nonzero(values.max(axis=0) >= max(low, floor or low))
-        series = np.ascontiguousarray(values[:, rows, columns].T)
-        del values
         pixel = (rows + y.start).astype(np.int64) * width + columns + x.start
-        runs, at = _runs_of(series, pixel, windows, threshold, low)
-        if spread is not None and len(runs):
-            members = _read(spread, windows, y, x)
-            runs.spread[:] = members[runs.peak_at, rows[at], columns[at]]
-        parts.append(runs if floor is None else runs.take(runs.peak >= floor))
+        members = _read(spread, windows, y, x) if spread is not None and rows.size else None
+        # A few pixels at a time: noisy pixels have many runs, each as long as the series while it is made.
+        for part in _slices(rows.size, max(1, _RUN_VALUES // len(windows))):
+            series = np.ascontiguousarray(values[:, rows[part], columns[part]].T)
+            runs, at = _runs_of(series, pixel[part], windows, threshold, low)
+            if members is not None:
+                runs.spread[:] = members[runs.peak_at, rows[part][at], columns[part][at]]
+            parts.append(runs if floor is None else runs.take(runs.peak >= floor))
+    if not parts:
+        parts.append(
+            _runs_of(np.zeros((0, len(windows)), np.float32), np.zeros(0, np.int64), windows, threshold, low)[0]
+        )
     return Runs.concatenate(parts)
 
 
@@ -163,6 +170,10 @@ def column_blocks(score: xr.DataArray) -> Iterator[tuple[slice, slice]]:
                 slice(row, min(row + sides[0], score.sizes["y"])),
                 slice(column, min(column + sides[1], score.sizes["x"])),
             )
+
+
+def _slices(count: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def _read(array: xr.DataArray, windows: WindowTable, y: slice, x: slice) -> FloatArray:
