@@ -121,7 +121,7 @@ class _Draw:
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
+class Piece:
     """One sample: its share of a `Batch`."""
 
     frames: Mapping[Path, FloatArray]
@@ -252,7 +252,7 @@ class SampleSource:
         first, stop = self._range(rank, world)
         low, high = (first + skip) * self.batch_size, min(stop * self.batch_size, self.size)
         groups = [group for group in self._groups(number) if group.start < high and group.start + group.count > low]
-        waiting: list[_Piece] = []
+        waiting: list[Piece] = []
         # The next bricks are read while the network computes on those at hand.
         with ThreadPoolExecutor(max_workers=1) as ahead:
             following = ahead.submit(self._bricks, groups[0]) if groups else None
@@ -264,10 +264,10 @@ class SampleSource:
                 for draw in draws[max(low - group.start, 0) : high - group.start]:
                     waiting.append(self._piece(bricks[draw.brick], draw))
                     if len(waiting) == self.batch_size:
-                        yield _collated(waiting)
+                        yield collated(waiting)
                         waiting = []
             if waiting:
-                yield _collated(waiting)
+                yield collated(waiting)
 
     def _tile(self) -> int:
         sizes = {item.plan.options.tile for item in self._cubes}
@@ -341,7 +341,7 @@ class SampleSource:
         )
         rng = np.random.default_rng([self.seed, number if self.trains else 0, group.start])
         if not self.trains:
-            chosen = pairs[_spread(len(pairs), group.count)]
+            chosen = pairs[spread(len(pairs), group.count)]
         else:
             counted = np.flatnonzero(np.concatenate([brick.counted.ravel() for brick in bricks]))
             strongest = np.concatenate([brick.strongest.ravel() for brick in bricks])
@@ -357,7 +357,7 @@ class SampleSource:
             for (brick, window, tile), turn, seed in zip(chosen, turns, seeds, strict=True)
         ]
 
-    def _piece(self, brick: Brick, draw: _Draw) -> _Piece:
+    def _piece(self, brick: Brick, draw: _Draw) -> Piece:
         tile, number = brick.plan.tiles[draw.tile], brick.plan.cube
         steps = self._steps(brick, draw)
         place = brick.place(tile, self.tile)
@@ -368,7 +368,7 @@ class SampleSource:
         truth = turned(brick.truth[(draw.window, *place)], draw.turn)
         window = brick.plan.windows[draw.window]
         # Truth is copied: a view would keep the whole brick in memory until its batch is full.
-        return _Piece(frames, index, truth.copy(), Sample(number, window, tile.y, tile.x, draw.turn))
+        return Piece(frames, index, truth.copy(), Sample(number, window, tile.y, tile.x, draw.turn))
 
     def _steps(self, brick: Brick, draw: _Draw) -> IntArray:
         """Steps of a sample's window, counted from the brick's first."""
@@ -409,7 +409,8 @@ def _distinct_frames(
     return images, index
 
 
-def _collated(pieces: Sequence[_Piece]) -> Batch:
+def collated(pieces: Sequence[Piece]) -> Batch:
+    """Samples as a batch: their images one after the other, their steps padded to the longest."""
     counts = np.array([len(next(iter(piece.index.values()))) for piece in pieces])
     valid = np.arange(counts.max()) < counts[:, None]
     index = {}
@@ -442,7 +443,7 @@ def _labelled(item: CubeSet, role: Role) -> list[int]:
     return sorted(found)
 
 
-def _spread(count: int, wanted: int) -> IntArray:
+def spread(count: int, wanted: int) -> IntArray:
     """`wanted` of `count` indices, evenly spread; each once and in order where all are wanted."""
     return np.arange(wanted) * count // max(wanted, 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from urbandelta.cli.splitting import SplitFlags, read_plan
 
 if TYPE_CHECKING:
     from urbandelta.training import TrainingResult, TrainingSettings
+    from urbandelta.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,9 @@ class TrainingFlags:
 
 @takes_options
 def train_command(
-    cubes: Annotated[list[str], typer.Argument(metavar="CUBE...", help="Folders or URLs of cubes with labels.")],
+    cubes: Annotated[
+        list[str] | None, typer.Argument(metavar="CUBE...", help="Folders or URLs of cubes with labels.")
+    ] = None,
     *,
     out: Annotated[Path, typer.Option("--out", metavar="WEIGHTS", help="Weights to write (.safetensors).")],
     labels: Annotated[str, typer.Option("--labels", metavar="NAME", help="Labels to learn from.")] = "synthetic",
@@ -78,6 +82,18 @@ def train_command(
     validation_cube: Annotated[
         list[str] | None,
         typer.Option("--validation-cube", metavar="CUBE", help="Cube to validate on, whole; may be given repeatedly."),
+    ] = None,
+    tfrecords: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--tfrecords",
+            metavar="DIR",
+            help="In place of cubes: windows of the published scripts, SITE_ROW_COLUMN.tfrecords; repeatable.",
+        ),
+    ] = None,
+    validation_tfrecords: Annotated[
+        list[Path] | None,
+        typer.Option("--validation-tfrecords", metavar="DIR", help="Windows to validate on, whole; repeatable."),
     ] = None,
     plan: Annotated[
         Path | None,
@@ -90,7 +106,7 @@ def train_command(
     run_flags: RunFlags,
     as_json: AsJson = False,
 ) -> None:
-    """Train the network on labelled cubes.
+    """Train the network on labelled cubes, or on windows that the published scripts wrote.
 
     Killed at any moment, the same command goes on after the last checkpoint and ends with the same weights. The best
     weights so far are always in --out.
@@ -99,6 +115,19 @@ def train_command(
     from urbandelta.weights import find_weights
 
     settings = training.settings(flags.seed)
+    init_weights = None if init is None else find_weights(init)
+    if tfrecords or validation_tfrecords:
+        if cubes or validation_cube or plan is not None:
+            raise typer.BadParameter(
+                "windows of files do not train together with cubes; leave cubes and --plan out",
+                param_hint="--tfrecords",
+            )
+        _train_windows(
+            tfrecords or (), validation_tfrecords or (), out, settings, flags, run_flags, init_weights, as_json
+        )
+        return
+    if not cubes:
+        raise typer.BadParameter("name a cube at least, or --tfrecords", param_hint="CUBE...")
     if plan is not None and (given := [name for name in flags.given if name != "--seed"]):
         raise typer.BadParameter(f"a plan is a split already; leave out {', '.join(given)}", param_hint="--plan")
     chosen: Any = None
@@ -121,8 +150,44 @@ def train_command(
             validation=validation_cube or (),
             split=chosen,
             settings=settings,
-            init=None if init is None else find_weights(init),
+            init=init_weights,
             **run_flags.arguments(),
+            progress=progress,
+        )
+    if speaks():
+        _tell(result, as_json=as_json)
+
+
+def _train_windows(
+    folders: Sequence[Path],
+    validation: Sequence[Path],
+    out: Path,
+    settings: TrainingSettings,
+    flags: SplitFlags,
+    run_flags: RunFlags,
+    init: Weights | None,
+    as_json: bool,
+) -> None:
+    from urbandelta.training import train_windows
+
+    arguments = run_flags.arguments()
+    unusual = [*arguments.pop("substitutions"), *arguments.pop("accepted")]
+    if unusual:
+        raise typer.BadParameter("windows of files have all bands; leave --substitute and --accept out")
+    if validation and (given := [name for name in flags.given if name != "--seed"]):
+        raise typer.BadParameter(
+            f"with validation windows the others train whole; leave out {', '.join(given)}",
+            param_hint="--validation-tfrecords",
+        )
+    with progress_bar("train") as progress:
+        result = train_windows(
+            folders,
+            out=out,
+            validation=validation,
+            split=flags.options() if flags.given and not validation else None,
+            settings=settings,
+            init=init,
+            **arguments,
             progress=progress,
         )
     if speaks():

@@ -24,6 +24,7 @@ _HOMES = {
     "TransferResult": "transfer_fit",
     "TransferSettings": "transfer_module",
     "train": "fit",
+    "train_windows": "fit_windows",
     "transfer": "transfer_fit",
 }
 
@@ -34,6 +35,7 @@ __all__ = [
     "TransferResult",
     "TransferSettings",
     "train",
+    "train_windows",
     "transfer",
 ]
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from urbandelta import __version__
+from urbandelta.eras import Era
 from urbandelta.errors import TrainingError
 from urbandelta.inputs import NewNetwork
 from urbandelta.label_store import open_labels
@@ -27,6 +28,7 @@ from urbandelta.samples import CubeSet, SampleSource, cube_set
 from urbandelta.split import SplitOptions, TrainingPlan
 from urbandelta.store import Cube, open_cube
 from urbandelta.training.callbacks import Saver
+from urbandelta.training.lightning import Source
 from urbandelta.training.loop import Hardware
 from urbandelta.training.loop import run as run_training
 from urbandelta.training.run_folder import RunFolder, claim
@@ -120,21 +122,13 @@ def train(
     hardware = hardware or Hardware()
     devices = hardware.devices
     settings = (settings or TrainingSettings()).completed(devices)
-    out = Path(out)
-    if out.suffix != ".safetensors":
-        raise TrainingError(f"{out}: weights are written as .safetensors; choose that suffix")
+    out = weights_path(out)
     opened = [open_cube(cube) if isinstance(cube, str) else cube for cube in cubes]
     held_out = [open_cube(cube) if isinstance(cube, str) else cube for cube in validation]
     if not opened:
         raise TrainingError("no cube to train on; name one at least")
-    start = init if init is None or isinstance(init, Weights) else load_weights(init)
     era = opened[0].era
-    config = NetworkConfig.for_era(era, settings.variant) if start is None else start.config
-    if start is not None and (start.era.name != era.name or config.variant != settings.variant):
-        raise TrainingError(
-            f"{start.name}: {start.config.variant} weights of era {start.era.name}, to train {settings.variant} "
-            f"weights of era {era.name}; choose others, or set the variant"
-        )
+    start, config = start_weights(init, era, settings)
     needs = NewNetwork(era, config)
     if isinstance(split, TrainingPlan) and len(opened) != 1:
         raise TrainingError(f"a training plan is for one cube, there are {len(opened)}; give split options")
@@ -159,11 +153,9 @@ def train(
         "substitutions": list(substitutions),
         "accepted": list(accepted),
     }
-    # Processes after the first are started by Lightning, with this in their environment.
-    leads = os.environ.get("LOCAL_RANK", "0") == "0"
-    folder = claim(out.with_suffix(".run") if run is None else Path(run), identity, restart=restart, write=leads)
-    if (done := folder.result) and out.is_file() and load_weights(out).sha256 == done["sha256"]:
-        return TrainingResult(**done, out=out, run=folder.path, resumed_at=None, done_before=True)
+    folder = claim(out.with_suffix(".run") if run is None else Path(run), identity, restart=restart, write=is_leader())
+    if (done := finished_before(folder, out)) is not None:
+        return done
 
     augment = None if settings.augment == "none" else settings.augment
     common: dict[str, Any] = {"batch_size": settings.batch, "seed": settings.seed}
@@ -181,28 +173,64 @@ def train(
     judge = None
     if validation_sets:
         judge = SampleSource(validation_sets, needs, role="validation", samples=settings.validation_samples, **common)
+    return fit_sources(
+        source,
+        judge,
+        settings,
+        era=era,
+        config=config,
+        start=start,
+        out=out,
+        folder=folder,
+        about={
+            **(description or {}),
+            "data": ", ".join(cube.url for cube in opened),
+            "training": identity | {"train": _short(training_sets), "validation": _short(validation_sets)},
+        },
+        hardware=hardware,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+    )
+
+
+def fit_sources(
+    source: Source,
+    judge: Source | None,
+    settings: TrainingSettings,
+    *,
+    era: Era,
+    config: NetworkConfig,
+    start: Weights | None,
+    out: Path,
+    folder: RunFolder,
+    about: Mapping[str, Any],
+    hardware: Hardware,
+    checkpoint_every: int,
+    progress: Progress | None,
+) -> TrainingResult:
+    """Train on batches, wherever they come from, and write the best weights.
+
+    Parameters
+    ----------
+    source, judge : Source
+        Batches to learn from and to validate on.
+    settings : TrainingSettings
+        Completed.
+    start : Weights, optional
+        Weights to go on from.
+    folder : RunFolder
+        Of this training.
+    about : mapping
+        Description in the weights file.
+    """
+    leads = is_leader()
     scale = {} if settings.input_scale == "none" else kept_scale(folder, source, config, write=leads)
     network = new_network(config, seed=settings.seed)
     if start is not None:
         network = warm_network(network_from(start.parameters, start.config), scale)
-
-    save = weights_writer(
-        Weights(
-            name=out.stem,
-            era=era,
-            config=config,
-            parameters={},
-            contract=input_contract(era),
-            description={
-                **(description or {}),
-                "data": ", ".join(cube.url for cube in opened),
-                "training": identity | {"train": _short(training_sets), "validation": _short(validation_sets)},
-            },
-        ),
-        scale,
-        out,
+    blank = Weights(
+        name=out.stem, era=era, config=config, parameters={}, contract=input_contract(era), description=dict(about)
     )
-
     outcome = run_training(
         network,
         source,
@@ -210,7 +238,7 @@ def train(
         settings,
         scale=scale,
         folder=folder,
-        save=save,
+        save=weights_writer(blank, scale, out),
         hardware=hardware,
         checkpoint_every=checkpoint_every,
         progress=progress,
@@ -226,6 +254,44 @@ def train(
     if leads:
         folder.finish(result)
     return TrainingResult(**result, out=out, run=folder.path, resumed_at=outcome.resumed_at)
+
+
+def is_leader() -> bool:
+    """Whether this process, of several that train together, is the one that writes.
+
+    Processes after the first are started by Lightning, with their number in the environment.
+    """
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def finished_before(folder: RunFolder, out: Path) -> TrainingResult | None:
+    """What an earlier call ended with, if its weights are still there."""
+    done = folder.result
+    if done and out.is_file() and load_weights(out).sha256 == done["sha256"]:
+        return TrainingResult(**done, out=out, run=folder.path, resumed_at=None, done_before=True)
+    return None
+
+
+def start_weights(
+    init: Weights | str | os.PathLike[str] | None, era: Era, settings: TrainingSettings
+) -> tuple[Weights | None, NetworkConfig]:
+    """The weights to go on from, if any, and the network to train; `TrainingError` if they do not fit."""
+    start = init if init is None or isinstance(init, Weights) else load_weights(init)
+    config = NetworkConfig.for_era(era, settings.variant) if start is None else start.config
+    if start is not None and (start.era.name != era.name or config.variant != settings.variant):
+        raise TrainingError(
+            f"{start.name}: {start.config.variant} weights of era {start.era.name}, to train {settings.variant} "
+            f"weights of era {era.name}; choose others, or set the variant"
+        )
+    return start, config
+
+
+def weights_path(out: str | os.PathLike[str]) -> Path:
+    """Where weights are written; raises `TrainingError` for another suffix than `.safetensors`."""
+    path = Path(out)
+    if path.suffix != ".safetensors":
+        raise TrainingError(f"{path}: weights are written as .safetensors; choose that suffix")
+    return path
 
 
 def _identity(item: CubeSet) -> dict[str, Any]:
@@ -260,7 +326,7 @@ def weights_writer(blank: Weights, scale: Mapping[NetworkPath, FloatArray], out:
 
 
 def kept_scale(
-    folder: RunFolder, source: SampleSource, config: NetworkConfig, *, write: bool
+    folder: RunFolder, source: Source, config: NetworkConfig, *, write: bool
 ) -> dict[NetworkPath, FloatArray]:
     """Scale of the input: from the first batches, or what an earlier start of the run took from them."""
     stored = folder.read(_SCALE)
