@@ -22,7 +22,7 @@ from urbandelta.store import Cube, open_cube
 
 if TYPE_CHECKING:
     from urbandelta.fetch_plan import FetchPlan
-    from urbandelta.monitor import Monitor
+    from urbandelta.monitor import Monitor, SentinelHubSource
     from urbandelta.sources.archives import Archive
 
 Health: TypeAlias = Literal["ok", "note", "broken"]
@@ -145,6 +145,19 @@ def check_archive(archive: Archive) -> Check:
     return Check(subject=f"archive {archive.name}", health="ok", detail=f"answers: {title}")
 
 
+def check_hub(source: SentinelHubSource) -> Check:
+    """Whether Sentinel Hub accepts the credentials of the environment or the library's profile."""
+    from urbandelta.sources.hub_client import ENDPOINTS, HubClient, Patience, find_access
+
+    title = ENDPOINTS[source.endpoint].title
+    try:
+        client = HubClient(find_access(source.endpoint, url=source.url), Patience(tries=1, read_seconds=_REACH_SECONDS))
+        client.authenticate()
+    except UrbandeltaError as error:
+        return Check(subject=f"archive {source.endpoint}", health="broken", detail=_line(error))
+    return Check(subject=f"archive {source.endpoint}", health="ok", detail=f"{title} accepts the credentials")
+
+
 def check_disk(folder: Path, needed: int | None) -> Check:
     """Free bytes where a store lies, against what is to be stored."""
     place = folder
@@ -239,6 +252,12 @@ def _check_monitor(monitor: Monitor, *, plan: bool) -> Iterator[Check]:
         )
         yield from check_credentials(archive, needs_s3=needs_s3 or bool(archive.credentials))
         reached = check_archive(archive)
+        yield reached
+        if plan and reached.health == "ok":
+            planned, check = _planned(monitor)
+            yield check
+    if source.kind == "sentinelhub":
+        reached = check_hub(source)
         yield reached
         if plan and reached.health == "ok":
             planned, check = _planned(monitor)

@@ -76,6 +76,17 @@ class MaskingRules:
     def __bool__(self) -> bool:
         return self.clouds is not None or self.border is not None
 
+    @classmethod
+    def of(cls, *, clouds: str | None = None, border: int | None = None) -> MaskingRules | None:
+        """From options: `clouds` "s2cloudless", and the margin of `border` in pixels; None if neither is given."""
+        if clouds not in (None, "", "s2cloudless"):
+            raise ConfigError(f"clouds {clouds!r}: only s2cloudless finds clouds here")
+        if border is not None and border < 0:
+            raise ConfigError(f"border {border}: give 0 or more pixels")
+        if not (clouds or border):
+            return None
+        return cls(clouds=CloudOptions() if clouds else None, border=BorderOptions(erode_px=border) if border else None)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the provenance."""
         document: dict[str, Any] = {}

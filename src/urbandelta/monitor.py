@@ -137,6 +137,8 @@ class FolderImport(_Strict):
     cloud_mask: str = ""
     mask_band: str = ""
     mask_values: str = ""
+    clouds: Literal["s2cloudless"] | None = Field(None, description="look for clouds on Sentinel-2 L1C")
+    border_noise: bool = Field(False, description="radar: mask noise at the border of the swath")
     merge_within: float | None = Field(None, ge=0)
     resampling: Resampling = "nearest"
 

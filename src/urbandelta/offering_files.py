@@ -13,6 +13,7 @@ import xarray as xr
 
 from urbandelta.eras import Stream
 from urbandelta.errors import ConfigError, SourceError, StoreError
+from urbandelta.masking import BorderOptions, CloudOptions, MaskingRules
 from urbandelta.offers import Offer, StreamOffers, Workspace
 from urbandelta.sources.base import Declared, Found, Recipe, Scene, bands_of, describe_scene, read_scene
 from urbandelta.sources.calibrate import Encoding, MaskRule
@@ -95,6 +96,9 @@ def _job(monitor: Monitor, item: FolderImport) -> ImportJob:
         orbit=item.orbit,
         resampling=item.resampling,
         merge_within=item.merge_within,
+        masking=MaskingRules(
+            clouds=CloudOptions() if item.clouds else None, border=BorderOptions() if item.border_noise else None
+        ),
     )
 
 

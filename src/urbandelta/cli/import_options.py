@@ -153,15 +153,10 @@ class ImportOptions:
             masking=self._masking(),
         )
 
-    def _masking(self) -> MaskingRules:
-        from urbandelta.masking import BorderOptions, CloudOptions, MaskingRules
+    def _masking(self) -> MaskingRules | None:
+        from urbandelta.masking import MaskingRules
 
-        if self.border < 0:
-            raise ConfigError(f"--border {self.border}: give 0 or more pixels")
-        return MaskingRules(
-            clouds=CloudOptions() if self.clouds else None,
-            border=BorderOptions(erode_px=self.border) if self.border else None,
-        )
+        return MaskingRules.of(clouds=self.clouds, border=self.border)
 
     def _encoding(self) -> Encoding:
         from urbandelta.sources.calibrate import Encoding, parse_numbers

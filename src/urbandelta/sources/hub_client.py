@@ -177,6 +177,10 @@ class HubClient:
 
         return self._patiently(where, once)
 
+    def authenticate(self) -> None:
+        """Get a token, if there is none; raises `ConfigError` where the credentials are refused, `FetchError` else."""
+        self._valid_token()
+
     def search(self, document: Mapping[str, Any]) -> list[dict[str, Any]]:
         """All features of a catalogue search, page by page; raises `FetchError`."""
         found: list[dict[str, Any]] = []
