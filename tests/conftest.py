@@ -119,3 +119,11 @@ def make_cube(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cube]:
         return cube
 
     return make
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """No test reaches the internet unless it is asked for: `pytest -m network`."""
+    if "network" not in str(config.getoption("markexpr")):
+        for item in items:
+            if item.get_closest_marker("network"):
+                item.add_marker(pytest.mark.skip(reason="reaches a public archive; run with -m network"))
