@@ -52,7 +52,8 @@ STATUS_COLOURS: Mapping[int, tuple[int, int, int, int]] = {
 }
 """From viridis: told apart by lightness alone, and so by colour-blind people and in grey."""
 
-_UNPINNED = ("cube_snapshot", "version")
+# Nor what grows with the series, such as its end: a month that did not change stays the file that it is.
+_UNPINNED = ("cube_snapshot", "version", "parameters")
 _SUMMARIES = 11
 
 

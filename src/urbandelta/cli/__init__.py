@@ -26,6 +26,7 @@ from urbandelta.cli import (
     inspecting,
     labelling,
     predicting,
+    replaying,
     reporting,
     serving,
     simulating,
@@ -61,6 +62,7 @@ app.command("fetch")(fetching.fetch_command)
 app.command("doctor")(fetching.doctor_command)
 app.command("train")(training.train_command)
 app.command("predict")(predicting.predict_command)
+app.command("replay")(replaying.replay_command)
 app.command("evaluate")(evaluating.evaluate_command)
 app.command("observation-loss")(degrading.observation_loss)
 app.command("transfer")(transferring.transfer_command)
