@@ -26,14 +26,18 @@ from urbandelta.types import Array, BoolArray, FloatArray, TimeArray
 
 __all__ = [
     "PixelHistory",
+    "TimelineBar",
     "acquisition_chart",
     "agreement_image",
     "date_image",
     "history_chart",
+    "month_chart",
     "outline",
     "palette",
+    "red_image",
     "rgba_image",
     "score_image",
+    "timeline_chart",
 ]
 
 SCORE_COLOURS = "inferno"
@@ -70,6 +74,21 @@ class PixelHistory:
     true_date: np.datetime64 | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimelineBar:
+    """One event on the timeline; dates are `datetime64[D]`."""
+
+    label: str
+    first: np.datetime64
+    first_interval: tuple[np.datetime64, np.datetime64]
+    last: np.datetime64
+    last_interval: tuple[np.datetime64, np.datetime64]
+    high: bool
+    """Whether its confidence is high."""
+    over: bool
+    """Whether it has ended; the bar of one that has not stays open."""
+
+
 # ---------------------------------------------------------------- rasters
 
 
@@ -83,6 +102,19 @@ def score_image(scores: FloatArray) -> str:
     """Scores 0..1 (y, x) as a palette PNG; pixels without a score are transparent. The index is round(254 score)."""
     index = np.where(np.isfinite(scores), np.clip(np.nan_to_num(scores), 0, 1) * (NO_SCORE - 1), NO_SCORE).round()
     return _palette_png(index.astype(np.uint8), palette())
+
+
+def red_image(scores: FloatArray) -> str:
+    """Scores 0..1 (y, x) as red that is the more opaque the higher they are, to lie over a picture of the scene."""
+    alpha = np.clip(np.nan_to_num(scores), 0, 1) * 255
+    rgba = np.zeros((*scores.shape, 4), np.uint8)
+    rgba[..., :3], rgba[..., 3] = _rgb(RED), alpha.round()
+    buffer = io.BytesIO()
+    Image.fromarray(rgba, "RGBA").save(buffer, "PNG", optimize=True)
+    return _data_uri("image/png", buffer)
+
+
+RED = "#ff2a1f"
 
 
 def date_image(days: npt.NDArray[np.int32], first: int, last: int) -> str:
@@ -268,6 +300,75 @@ def acquisition_chart(streams: Sequence[Acquisitions], platforms: Sequence[str],
             axis.set_yticks([0, 1], ["0", "100 %"])
             _title(axis, f"{title_of(stream.stream)}: {stream.times.size} acquisitions")
         _date_ticks(axes[-1], width)
+        return _svg(figure, name)
+
+
+def month_chart(streams: Sequence[Acquisitions], *, width: int, name: str) -> str:
+    """SVG of the acquisitions a month of each stream: outlined all of them, filled what of them is valid.
+
+    Parameters
+    ----------
+    streams : sequence of Acquisitions
+    width, name
+        As for `history_chart`.
+    """
+    months = [stream.times.astype("datetime64[M]") for stream in streams]
+    calendar = np.arange(min(m.min() for m in months), max(m.max() for m in months) + 1)
+    edges = _mpl(np.append(calendar, calendar[-1] + 1))
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _stack(width, [1.0] * len(streams), unit=58)
+        for axis, stream, month in zip(axes, streams, months, strict=True):
+            at = (month - calendar[0]).astype(np.int64)
+            count = np.bincount(at, minlength=calendar.size)
+            valid = np.bincount(at, weights=stream.valid_fraction, minlength=calendar.size)
+            wide = 0.8 * np.diff(edges)
+            axis.bar(edges[:-1] + 0.1 * np.diff(edges), count, wide, align="edge", color=BAND, edgecolor=LINE)
+            axis.bar(edges[:-1] + 0.1 * np.diff(edges), valid, wide, align="edge", color=STEADY)
+            top = max(int(count.max()), 1)
+            axis.set_ylim(0, 1.08 * top)
+            axis.set_yticks([0, top])
+            axis.set_xlim(edges[0], edges[-1])
+            _title(axis, title_of(stream.stream))
+        _date_ticks(axes[-1], width)
+        return _svg(figure, name)
+
+
+def timeline_chart(
+    bars: Sequence[TimelineBar], span: tuple[np.datetime64, np.datetime64], *, width: int, name: str
+) -> str:
+    """SVG of events through time, one row each: a bar from first to last date, whiskers over their 90 % intervals.
+
+    Parameters
+    ----------
+    bars : sequence of TimelineBar
+        From top to bottom.
+    span : (datetime64, datetime64)
+        The time shown, at least.
+    width, name
+        As for `history_chart`.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _stack(width, [float(len(bars))], unit=20 if len(bars) > 4 else 26)
+        axis = axes[0]
+        for row, bar in enumerate(bars):
+            colour = CHANGED if bar.high else STEADY
+            first, last = float(_mpl(bar.first)), float(_mpl(bar.last))
+            axis.plot([first, last], [row, row], color=colour, linewidth=7, solid_capstyle="butt", alpha=0.55)
+            ends = ((first, bar.first_interval), (last, bar.last_interval))
+            # The interval of the first date above the bar's middle, of the last below it: they may overlap.
+            for (middle, (low, high)), at in zip(ends if bar.over else ends[:1], (row - 0.3, row + 0.3), strict=False):
+                axis.plot([float(_mpl(low)), float(_mpl(high))], [at, at], color=colour, linewidth=1.6)
+                axis.plot([middle], [at], color=colour, marker="|", markersize=6, markeredgewidth=2)
+            if not bar.over:
+                axis.plot([last], [row], color=colour, marker=">", markersize=6, linestyle="none")
+        axis.set_ylim(len(bars) - 0.4, -0.6)
+        axis.set_yticks(range(len(bars)), [bar.label for bar in bars])
+        days = [day for bar in bars for day in (*bar.first_interval, *bar.last_interval)]
+        shown = _mpl(np.array([*span, *days], "datetime64[s]"))
+        axis.set_xlim(shown.min(), shown.max())
+        axis.grid(visible=False, axis="y")
+        axis.grid(visible=True, axis="x")
+        _date_ticks(axis, width)
         return _svg(figure, name)
 
 

@@ -7,6 +7,7 @@ that the page says, as plain values; the template only lays it out.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,8 +21,9 @@ import xarray as xr
 from urbandelta.accuracy import Agreement
 from urbandelta.cog import write_whole
 from urbandelta.errors import GridError, SourceError, StoreError
+from urbandelta.events import Event, EventOptions, find_events
 from urbandelta.grid import Grid
-from urbandelta.products import NO_DATE, DaysArray, grid_of
+from urbandelta.products import NO_DATE, DaysArray, check_threshold, grid_of
 from urbandelta.report_page import gather
 from urbandelta.scores import open_scores
 from urbandelta.store import open_cube
@@ -41,6 +43,7 @@ class ReportSummary:
     changed_ha: float
     scored_ha: float
     patches: int
+    events: int
     roc_auc: float | None
     f1: float | None
     median_absolute_date_error_days: float | None
@@ -55,6 +58,7 @@ def write_report(
     title: str | None = None,
     threshold: float = 0.5,
     command: str | None = None,
+    events: Sequence[Event] | None = None,
 ) -> ReportSummary:
     """Write the report on a score store as one HTML file; an existing file is replaced.
 
@@ -74,6 +78,8 @@ def write_report(
         A score that is at least this counts as change.
     command : str, optional
         How the report was asked for; shown in its provenance.
+    events : sequence of Event, optional
+        Those of these scores; found here, at the threshold, if not given.
 
     Raises
     ------
@@ -89,7 +95,19 @@ def write_report(
     grid = cube.grid if cube is not None else grid_of(scores)
     where = truth if truth is not None else truth_beside(cube.url if cube is not None else None)
     dates = read_truth(where, grid) if where is not None else None
-    page = gather(scores, cube, dates, title=title or Path(scores_url).name, threshold=threshold, command=command)
+    check_threshold(threshold)
+    if events is None:
+        options = EventOptions(threshold=threshold, low=min(EventOptions().low, threshold))
+        events = find_events(scores, options)
+    page = gather(
+        scores,
+        cube,
+        dates,
+        title=title or Path(scores_url).name,
+        threshold=threshold,
+        command=command,
+        events=events,
+    )
     content = render(page).encode()
     write_whole(Path(out_html), content)
     match: Agreement | None = page["match"]
@@ -99,6 +117,7 @@ def write_report(
         changed_ha=page["changed_ha"],
         scored_ha=page["scored_ha"],
         patches=page["patch_count"],
+        events=page["events"]["count"],
         roc_auc=match.roc_auc if match else None,
         f1=match.f1 if match else None,
         median_absolute_date_error_days=match.median_absolute_date_error if match else None,
@@ -147,8 +166,15 @@ def read_truth(path: str | os.PathLike[str], grid: Grid) -> DaysArray:
 
 def render(page: dict[str, Any]) -> str:
     """Lay the gathered values out as HTML."""
-    source = resources.files("urbandelta").joinpath("report_template.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    return environment.from_string(source).render(page)
+    return environment.get_template("report_template.html").render(page)
+
+
+def _template(name: str) -> str:
+    return resources.files("urbandelta").joinpath(name).read_text(encoding="utf-8")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from urbandelta import composites, figures, narrative
+from urbandelta import composites, figures, narrative, report_events, report_quality
 from urbandelta.accuracy import Agreement, agreement
 from urbandelta.cartography import MapFrame
 from urbandelta.composites import Acquisitions, Pair, shrink
 from urbandelta.errors import GridError
+from urbandelta.events import Event
 from urbandelta.grid import Grid
 from urbandelta.patches import Patch, find_patches
 from urbandelta.products import NO_DATE, DaysArray, ScoreMaps, grid_of, period_maxima, provenance_of, score_maps
@@ -31,6 +32,7 @@ MOST_PERIODS = 36
 TABLE_ROWS = 12
 WIDE, NARROW = 1040, 350
 """Widths in CSS pixels for which charts are drawn: a desktop column and a phone."""
+CHARTS = (("wide", WIDE), ("narrow", NARROW))
 
 
 def gather(
@@ -41,6 +43,7 @@ def gather(
     title: str,
     threshold: float = 0.5,
     command: str | None = None,
+    events: Sequence[Event] = (),
 ) -> dict[str, Any]:
     """Everything that the page says and shows, by the names that the template uses."""
     grid = grid_of(scores)
@@ -56,6 +59,8 @@ def gather(
     changed_ha = float(rows_changed @ frame.row_area_ha)
     scored_ha = float(np.isfinite(maps.maximum).sum(axis=1) @ frame.row_area_ha)
     first, second = narrative.headline(patches, changed_ha, scored_ha, frame, threshold)
+    if patches or events:
+        second = f"{second} {report_events.event_sentence(events)}"
     attributes = {**provenance_of(scores), **({"report command": command} if command else {})}
     return {
         "title": title,
@@ -64,6 +69,7 @@ def gather(
         "era": cube.era.title if cube is not None else str(scores.attrs.get("era", "")),
         "start": narrative.plain_date(start),
         "end": narrative.plain_date(end),
+        "period": narrative.period_text(start, end),
         "position": narrative.position_text(frame.lonlat((grid.height - 1) / 2, (grid.width - 1) / 2)),
         "weights": narrative.weights_used(scores.attrs),
         "threshold": threshold,
@@ -72,6 +78,9 @@ def gather(
         "scored_ha": scored_ha,
         "changed_text": narrative.area_text(changed_ha),
         "patch_count": len(patches),
+        "events": report_events.event_view(events, frame, charts=CHARTS, span=(start, end)),
+        "red": figures.red_image(shrink(maps.maximum, _factor(grid, MAP_PX), how="max")),
+        "data_quality": report_quality.quality_view(cube, acquisitions, charts=CHARTS) if cube is not None else None,
         "grid": grid,
         "frame": frame,
         "pair": _pair_view(cube, grid, start, end),
@@ -219,7 +228,7 @@ def _history_view(
     times = (scores["window_start"].values, scores["window_end"].values, scores["time"].values)
     charts = {
         name: figures.history_chart(pixels, *times, threshold=maps.threshold, width=width, name=f"history-{name}")
-        for name, width in (("wide", WIDE), ("narrow", NARROW))
+        for name, width in CHARTS
     }
     described = [
         {
@@ -284,7 +293,7 @@ def _acquisition_view(acquisitions: Sequence[Acquisitions]) -> dict[str, Any] | 
         "months": _month_counts(seen),
         "charts": {
             name: figures.acquisition_chart(seen, platforms, width=width, name=f"acquisitions-{name}")
-            for name, width in (("wide", WIDE), ("narrow", NARROW))
+            for name, width in CHARTS
         },
     }
 

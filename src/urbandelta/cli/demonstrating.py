@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,9 @@ def demo(
     from urbandelta.demo import run_demo
 
     made = run_demo(out, era=era, size=size, months=months, seed=seed, bar=progress_bar)
+    serve = shlex.join(["urbandelta", "serve", str(made.scores), "--cube", str(made.cube)])
     if as_json:
-        print_json({name: str(path) for name, path in vars(made).items()})
-    else:
-        typer.echo(f"report: {made.report}")
+        print_json({**{name: str(path) for name, path in vars(made).items()}, "serve": serve})
+        return
+    typer.echo(f"report: {made.report}")
+    typer.echo(f"map and history of each pixel: {serve}")
