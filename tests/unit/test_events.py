@@ -172,9 +172,7 @@ def test_statuses_are_those_of_dist_s1():
     assert [AlertStatus(n).confidence for n in (0, 1, 2, 3, 4, 5, 6, 7, 8, 255)] == [
         None, "low", "low", "low", "high", "high", "high", "low", "high", None,
     ]  # fmt: skip
-    assert all(
-        AlertStatus.of(status.stage, status.confidence) is status for status in AlertStatus if status.confidence
-    )
+    assert all(AlertStatus.of(status.stage, status.confidence) is status for status in AlertStatus if status.confidence)
 
 
 def test_outlines_keep_holes_and_corners_valid():
