@@ -202,6 +202,8 @@ def test_colours_of_a_tile():
     assert drawn[0, 3] == 0  # no change lets the image through
     assert drawn[2, 3] == 240
     assert drawn[4, 3] == 0
+    bare = Image.open(io.BytesIO(indexed_png(index, "viridis", True, show_unknown=False))).convert("RGBA")
+    assert np.asarray(bare)[0, 3, 3] == 0 < drawn[3, 3]
     assert Image.open(io.BytesIO(empty_png())).size == (TILE_PX, TILE_PX)
 
 

@@ -43,9 +43,12 @@ def legend(name: ColourMap, fade: bool) -> list[str]:
     return [f"rgba({r}, {g}, {b}, {a / 255:.3f})" for r, g, b, a in chosen.tolist()]
 
 
-def indexed_png(index: Bytes, name: ColourMap, fade: bool) -> bytes:
-    """Indices (y, x) as a PNG with a palette."""
+def indexed_png(index: Bytes, name: ColourMap, fade: bool, *, show_unknown: bool = True) -> bytes:
+    """Indices (y, x) as a PNG with a palette; pixels without a value grey, or transparent."""
     colours = palette(name, fade)
+    if not show_unknown:
+        colours = colours.copy()
+        colours[UNKNOWN] = 0
     image = Image.fromarray(index, "L")
     image.putpalette(colours[:, :3].tobytes(), "RGB")
     buffer = io.BytesIO()

@@ -30,12 +30,20 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
     router = APIRouter(prefix="/tiles", tags=["tiles"])
     tiles: ByteCache[bytes] = ByteCache(TILE_BYTES, len)
 
-    def index_tile(area: Opened, pyramid: Pyramid, zxy: tuple[int, int, int], colours: ColourMap, fade: bool) -> bytes:
+    def index_tile(
+        area: Opened,
+        pyramid: Pyramid,
+        zxy: tuple[int, int, int],
+        colours: ColourMap,
+        fade: bool,
+        *,
+        show_unknown: bool = True,
+    ) -> bytes:
         def make() -> bytes:
             where = _pixels(area, zxy)
             if where is None:
                 return empty_png()
-            return indexed_png(sample(pyramid, holder.bricks, where), colours, fade)
+            return indexed_png(sample(pyramid, holder.bricks, where), colours, fade, show_unknown=show_unknown)
 
         return tiles.get((pyramid.key, zxy, colours, fade), make)
 
@@ -46,7 +54,9 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
     def map_tile(name: str, zxy: tuple[int, int, int], colours: ColourMap, fade: bool) -> tuple[bytes, Opened]:
         area = holder.get()
         found, pyramid = area.overall_pyramid(name)
-        return index_tile(area, pyramid, zxy, colours, fade and not found.dates), area
+        # A pixel without a score is worth knowing; one without a date is most of the map.
+        score = found.name == "score"
+        return index_tile(area, pyramid, zxy, colours, fade and not found.dates, show_unknown=score), area
 
     def image_tile(stream: str, moment: str, zxy: tuple[int, int, int]) -> tuple[bytes, Opened]:
         area = holder.get()

@@ -15,7 +15,7 @@ export function drawLegend(sides, values) {
     const ramp = make('div', { class: 'ramp' });
     ramp.style.setProperty('--ramp', `linear-gradient(to right, ${sides.area.legends[values.colours + (faded ? '-fade' : '')].join(', ')})`);
     parts.push(make('p', { class: 'legend-title', text: title }), ramp, make('div', { class: 'ends' }, ...ends(map)));
-    parts.push(make('p', { class: 'key' }, make('i', { class: 'unknown' }), 'no score'));
+    if (!map || map.name === 'score') parts.push(make('p', { class: 'key' }, make('i', { class: 'unknown' }), 'no score'));
   }
   const image = sides.imageTitle(choice);
   if (image) {
