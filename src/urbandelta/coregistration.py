@@ -27,6 +27,8 @@ WARN_PIXELS = 0.5
 """A shift above this is worth a warning: half a pixel mixes each pixel with its neighbour."""
 LEAST_QUALITY = 8.0
 """Peaks lower than this many times the surface's spread are no finding; of unrelated images they reach about 5."""
+LEAST_IMAGES = 3
+"""Acquisitions that a median needs to be believed: a single radar image errs by up to 0.6 pixels (docs/masks.md)."""
 
 _FLOOR = 0.01
 _BLUR = 0.12
@@ -71,8 +73,8 @@ class PairShift:
 
     @property
     def certain(self) -> bool:
-        """Whether the peak stands out enough to be believed."""
-        return bool(np.isfinite(self.pixels) and self.quality >= LEAST_QUALITY)
+        """Whether the peak stands out enough, and of enough acquisitions, to be believed."""
+        return bool(np.isfinite(self.pixels) and self.quality >= LEAST_QUALITY and min(self.counts) >= LEAST_IMAGES)
 
     @property
     def too_far(self) -> bool:

@@ -75,6 +75,13 @@ def test_satellites_that_agree_are_not_warned_of(tmp_path, caplog):
     assert not caplog.text
 
 
+def test_medians_of_few_images_are_not_believed(tmp_path, caplog):
+    (pair,) = check_cube(cube_of_two(tmp_path / "cube", 2, -1, dates=2))
+    assert not pair.too_far
+    assert "undecided (2 and 2 acquisitions)" in str(pair)
+    assert not caplog.text
+
+
 def test_one_satellite_is_not_compared(tmp_path):
     assert check_cube(cube_of_two(tmp_path / "cube", 0, 0, platforms=("S1A", "S1A"))) == []
 
