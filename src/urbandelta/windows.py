@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -104,6 +107,82 @@ def write_csv(windows: Sequence[Window], file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     for index, window in enumerate(windows):
         writer.writerow([index, *(time_text(moment) for moment in (window.start, window.end)), window.count])
+
+
+@dataclass(frozen=True, slots=True)
+class ListedWindow:
+    """A row of a published window list: first and last step (to the second), number of observations."""
+
+    start: np.datetime64
+    end: np.datetime64
+    count: int
+
+
+def read_csv(path: Path) -> list[ListedWindow]:
+    """Read a published window list, as `write_csv` writes it too; a header and further columns do no harm.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is empty, or a row is no window; the message names the row.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: no readable window list ({error})") from error
+    if rows and not rows[0][0].strip().isdecimal():
+        rows = rows[1:]
+    if not rows:
+        raise ConfigError(f"{path}: lists no window; rows are {', '.join(CSV_COLUMNS)}")
+    listed = []
+    for number, row in enumerate(rows):
+        try:
+            index, start, end, count = (cell.strip() for cell in row[:4])
+            found = ListedWindow(_listed_time(start), _listed_time(end), int(count))
+            usable = int(index) == number and found.start <= found.end and found.count >= 1
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigError(
+                f"{path}: {','.join(row)[:80]!r} is no window number {number}; rows are such as "
+                "0,2018-01-11 10:13:51,2018-07-08 05:46:36,53"
+            )
+        listed.append(found)
+    return listed
+
+
+def listed_windows(listed: Sequence[ListedWindow], steps: Array) -> list[Window]:
+    """Find listed windows among steps, which agree to the second.
+
+    Raises
+    ------
+    ConfigError
+        If one is not there; the message names the first and counts all.
+    """
+    seconds = np.asarray(steps).astype("datetime64[s]")
+    found: list[Window] = []
+    lost: list[ListedWindow] = []
+    for item in listed:
+        first, last = (int(np.searchsorted(seconds, moment)) for moment in (item.start, item.end))
+        there = last < len(seconds) and (seconds[first], seconds[last]) == (item.start, item.end)
+        if there and last - first + 1 == item.count:
+            found.append(Window(steps[first], steps[last], item.count, first, last))
+        else:
+            lost.append(item)
+    if lost:
+        item = lost[0]
+        raise ConfigError(
+            f"{len(lost)} of {len(listed)} listed windows are not runs of these {len(seconds)} steps, such as "
+            f"{time_text(item.start)} to {time_text(item.end)} with {item.count} observations; take the data and the "
+            "start (--start) that the list was made with"
+        )
+    return found
+
+
+def _listed_time(text: str) -> np.datetime64:
+    """A moment such as `2018-01-11 10:13:51`; raises ValueError for anything else."""
+    return np.datetime64(datetime.strptime(text[:19], "%Y-%m-%d %H:%M:%S"), "s")
 
 
 def time_text(moment: np.datetime64) -> str:

@@ -12,7 +12,8 @@ from conftest import load_golden
 import urbandelta as ud
 from urbandelta.assemble import stack
 from urbandelta.plan import cube_steps
-from urbandelta.sources.stack_import import Placement, import_stack
+from urbandelta.sources.placement import Placement
+from urbandelta.sources.stack_import import import_stack
 from urbandelta.sources.tfrecord import feature_of
 from urbandelta.tfexample import decode_example
 from urbandelta.tfrecord import read_records

@@ -51,6 +51,7 @@ app = typer.Typer(
 app.command("demo")(demonstrating.demo)
 app.command("simulate")(simulating.simulate_command)
 importing.app.command("tfrecord")(importing_published.import_tfrecord)
+importing.app.command("scores")(importing_published.import_scores)
 app.add_typer(importing.app, name="import")
 app.command("toa")(correcting.toa)
 app.command("info")(inspecting.info)

@@ -1,4 +1,4 @@
-"""`urbandelta import tfrecord`: data sets of the published scripts."""
+"""`urbandelta import tfrecord` and `import scores`: data sets of the published scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from urbandelta.cli.options import takes_options
 from urbandelta.cli.progress import AsJson, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from urbandelta.sources.stack_import import Placement, StackReport
+    from urbandelta.sources.placement import Placement
+    from urbandelta.sources.stack_import import StackReport
 
 _WHERE = "Where the files lie, which they do not say"
 
@@ -38,7 +39,7 @@ class PlacementFlags:
     @property
     def placement(self) -> Placement:
         """As the library has it."""
-        from urbandelta.sources.stack_import import Placement
+        from urbandelta.sources.placement import Placement
 
         return Placement(
             grid_from=self.grid_from, bounds=self.source_bounds, crs=self.source_crs, shape=self.source_shape
@@ -91,3 +92,39 @@ def _tell(report: StackReport, into: str) -> None:
     )
     if report.start:
         typer.echo(f"predict with --start {report.start} to keep these steps")
+
+
+@takes_options
+def import_scores(
+    source: Annotated[Path, typer.Argument(help="A .npy (window, y, x), or a folder of ROW_COLUMN.npy tiles.")],
+    *,
+    windows: Annotated[Path, typer.Option("--windows", metavar="CSV", help="Window list: id, start, end, count.")],
+    out: Annotated[str, typer.Option("--out", metavar="SCORES", help="Score store to write.")],
+    era: Annotated[str, typer.Option(help="Era of the scores: s12 or ers12ls5.")],
+    deadzone: Annotated[int, typer.Option(help="Pixels at the edge of each tile that its neighbours answer for.")] = 0,
+    where: PlacementFlags,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a score store that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import results of the published scripts as scores, which `evaluate`, `events`, `export` and `report` take."""
+    from urbandelta.published_scores import import_published_scores
+
+    with progress_bar("import scores") as progress:
+        report = import_published_scores(
+            source,
+            windows=windows,
+            out=out,
+            era=era,
+            deadzone=deadzone,
+            placement=where.placement,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json(dataclasses.asdict(report))
+        return
+    state = "all was there already" if report.done_before else f"{report.tiles} tiles"
+    typer.echo(
+        f"{out}: {report.windows} windows, {state}, scores for {report.covered:.0%} of the area; "
+        f"snapshot {report.snapshot}"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -135,6 +136,10 @@ def windows(
     training: Annotated[
         bool, typer.Option("--training", help="Plan a training: tiles and windows with their roles, and what leaks.")
     ] = False,
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", metavar="CSV", help="Just the windows of this published list; they must all be there."),
+    ] = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print as the published CSV: id, first step, last step, observations.")
     ] = False,
@@ -145,8 +150,12 @@ def windows(
 
     from urbandelta.plan import cube_steps
     from urbandelta.store import open_cube
-    from urbandelta.windows import find_windows, write_csv
+    from urbandelta.windows import find_windows, listed_windows, read_csv, write_csv
 
+    if like is not None and (training or triplets or stride is not None):
+        raise typer.BadParameter(
+            "is a list already; leave --training, --triplets and --stride out", param_hint="--like"
+        )
     if as_csv and as_json:
         raise typer.BadParameter("is another form than --json; choose one", param_hint="--csv")
     if flags.given and not training:
@@ -160,14 +169,17 @@ def windows(
         return
     era = opened.era
     steps, first, stop = cube_steps(opened, opened.streams, start=day(start, "--start"), end=day(end, "--end"))
-    found = find_windows(
-        steps,
-        length=np.timedelta64(era.window_days, "D"),
-        min_obs=era.min_obs,
-        max_obs=era.max_obs,
-        stride=stride if stride is not None else (era.stride_training if triplets else era.stride_inference),
-        triplets=triplets,
-    )
+    if like is not None:
+        found = listed_windows(read_csv(like), steps)
+    else:
+        found = find_windows(
+            steps,
+            length=np.timedelta64(era.window_days, "D"),
+            min_obs=era.min_obs,
+            max_obs=era.max_obs,
+            stride=stride if stride is not None else (era.stride_training if triplets else era.stride_inference),
+            triplets=triplets,
+        )
     if as_csv:
         write_csv(found, sys.stdout)
     elif as_json:

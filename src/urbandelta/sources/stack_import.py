@@ -14,32 +14,11 @@ from urbandelta.eras import Era, Stream, era_named
 from urbandelta.errors import ConfigError
 from urbandelta.grid import Grid
 from urbandelta.sources.importing import existing_cube
-from urbandelta.sources.tfrecord import StackSource, TileStack, find_stack, stack_facts, stack_grid, steps_kept_by
-from urbandelta.store import AppendReport, Cube, create_cube, open_cube
+from urbandelta.sources.placement import Placement
+from urbandelta.sources.tfrecord import StackSource, TileStack, find_stack, stack_facts, steps_kept_by
+from urbandelta.store import AppendReport, Cube, create_cube
 from urbandelta.tfrecord import Limits
 from urbandelta.types import Acquisition, Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where tiles lie: on the grid of a raster or cube (`grid_from`), or in `bounds` of `crs` with `shape` pixels."""
-
-    grid_from: Path | None = None
-    bounds: tuple[float, float, float, float] | None = None
-    crs: str | None = None
-    shape: tuple[int, int] | None = None
-
-    def grid(self, stack: TileStack) -> Grid | None:
-        """The grid of the area, or None if nothing was said; raises `ConfigError` for contradictions."""
-        if self.grid_from is not None:
-            if self.bounds is not None or self.crs is not None or self.shape is not None:
-                raise ConfigError("--grid-from says it all; leave out --source-bounds, --source-crs and --source-shape")
-            return open_cube(str(self.grid_from)).grid if self.grid_from.is_dir() else Grid.from_raster(self.grid_from)
-        if self.bounds is None and self.crs is None and self.shape is None:
-            return None
-        if self.bounds is None or self.crs is None:
-            raise ConfigError("--source-bounds and --source-crs go together, with --source-shape if need be")
-        return stack_grid(stack, bounds=self.bounds, crs=self.crs, shape=self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +68,7 @@ def import_stack(
         If a file is damaged or something else. Acquisitions before it stay stored.
     """
     stack = find_stack(folder)
-    cube, row, grid = _target(stack, into, era, placement or Placement())
+    cube, row, grid = _target(stack, folder, into, era, placement or Placement())
     chosen = tuple(row.stream(name) for name in streams) or row.streams
     watch = _Watch()
     reports: dict[str, AppendReport] = {}
@@ -126,7 +105,7 @@ def describe_stack(
 ) -> tuple[Grid, dict[str, list[Any]]]:
     """What `import_stack` would store, per stream, and on which grid; writes nothing."""
     stack = find_stack(folder)
-    _, row, grid = _target(stack, into, era, placement or Placement())
+    _, row, grid = _target(stack, folder, into, era, placement or Placement())
     chosen = tuple(row.stream(name) for name in streams) or row.streams
     return grid, {
         stream.name: list(_source(stack, row, stream, grid, first=number == 0, limits=limits).describe())
@@ -140,8 +119,8 @@ def _source(
     return StackSource(stack, era=era, stream=stream, grid=grid, keep_steps=first, limits=limits)
 
 
-def _target(stack: TileStack, into: str, era: str, placement: Placement) -> tuple[Cube | None, Era, Grid]:
-    cube, asked = existing_cube(into), placement.grid(stack)
+def _target(stack: TileStack, folder: Path, into: str, era: str, placement: Placement) -> tuple[Cube | None, Era, Grid]:
+    cube, asked = existing_cube(into), placement.grid(stack.extent, where=str(folder))
     if cube is None:
         if not era or asked is None:
             raise ConfigError(

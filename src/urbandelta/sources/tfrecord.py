@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from urbandelta.eras import Era, Stream
-from urbandelta.errors import GridError, SourceError
+from urbandelta.errors import SourceError
 from urbandelta.grid import Grid
 from urbandelta.sources.base import SceneInfo
+from urbandelta.sources.placement import require_room
 from urbandelta.tfexample import decode_example
 from urbandelta.tfrecord import Limits, RecordReader
 from urbandelta.types import Acquisition, Array, BoolArray, FloatArray, MaskReason, Progress
@@ -115,42 +116,6 @@ def _metadata(path: Path) -> tuple[int, ...]:
     return sizes
 
 
-def stack_grid(
-    stack: TileStack,
-    *,
-    bounds: tuple[float, float, float, float],
-    crs: str,
-    shape: tuple[int, int] | None = None,
-) -> Grid:
-    """Grid of an area that was stacked. TFRecords do not say where they lie.
-
-    Parameters
-    ----------
-    bounds : (west, south, east, north)
-        Of the area that was stacked, in `crs`.
-    shape : (int, int), optional
-        Height and width of that area in pixels. Stacking drops what is left over beyond whole tiles, so the tiles can
-        end before the area does; by default they do not.
-
-    Raises
-    ------
-    GridError
-        If the area is smaller than its tiles, or the bounds are empty.
-    """
-    grid = Grid.from_bounds(bounds, crs, stack.extent if shape is None else shape)
-    _require_room(stack, grid)
-    return grid
-
-
-def _require_room(stack: TileStack, grid: Grid) -> None:
-    height, width = stack.extent
-    if height > grid.height or width > grid.width:
-        raise GridError(
-            f"{stack.folder}: its tiles reach over {height} x {width} px, the area has {grid.height} x {grid.width}; "
-            "they do not belong together"
-        )
-
-
 class StackSource:
     """One stream of stacked tiles as acquisitions on the grid of the area; a `sources.base.Source`.
 
@@ -170,7 +135,7 @@ class StackSource:
     def __init__(
         self, stack: TileStack, *, era: Era, stream: Stream, grid: Grid, keep_steps: bool, limits: Limits | None = None
     ) -> None:
-        _require_room(stack, grid)
+        require_room(stack.extent, grid, where=str(stack.folder))
         self.stack, self.stream, self.grid, self.keep_steps = stack, stream, grid, keep_steps
         self._streams = era.streams if keep_steps else (stream,)
         self._limits = limits
