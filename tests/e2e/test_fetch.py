@@ -34,7 +34,7 @@ def run(capfd) -> Run:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Pauses of a test, not of an archive."""
-    options = transport.TransportOptions(pause_seconds=0.01, longest_pause=0.02, read_seconds=0.5)
+    options = transport.TransportOptions(pause_seconds=0.01, longest_pause=0.02, read_seconds=2.0)
     monkeypatch.setattr(archive_access, "PATIENCE", options)
 
 
@@ -299,3 +299,32 @@ def wait_for(process: subprocess.Popen, server: StacServer, requests: int) -> No
         count for path, count in server.contents.asked.items() if path.startswith("/files/")
     ):
         time.sleep(0.005)
+
+
+def test_plan_and_doctor_of_a_monitor(run, served, tmp_path):
+    published, server = served
+    monitor = write_monitor(tmp_path, published, server)
+    before = run("plan", monitor, "--json").document()
+    assert before["predict"] is None
+    assert before["fetch"]["new"] == len(published.items)
+    streams = {stream["stream"]: stream for stream in before["fetch"]["streams"]}
+    assert sum(streams["s1_asc"]["months"].values()) == streams["s1_asc"]["new"]
+    assert streams["s1_asc"]["gaps"] == ["2019-03..2019-12"]  # two months were published
+    assert before["fetch"]["transfer_bytes"] > 0
+    text = run("plan", monitor).out
+    assert "no acquisition in 2019-03..2019-12" in text
+    assert "relative orbits 88" in text
+    assert run("fetch", monitor, "--until", "2019-02-01").code == 0
+    after = run("plan", monitor, "--json").document()
+    assert 0 < after["fetch"]["new"] < before["fetch"]["new"]
+    assert "cannot" in after["predict"] or after["predict"]["windows"] > 0
+    healthy = run("doctor", monitor, "--json").document()
+    assert healthy["healthy"]
+    subjects = {check["subject"] for check in healthy["checks"]}
+    assert {"monitor", "archive custom", "plan", "disk", "cube", "stream s1_asc"} <= subjects
+    server.contents.fault = lambda path, count: "500"
+    broken = run("doctor", monitor, "--json")
+    assert broken.code == 1
+    assert [check["subject"] for check in json.loads(broken.out)["checks"] if check["health"] == "broken"] == [
+        "archive custom"
+    ]
