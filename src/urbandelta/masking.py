@@ -50,8 +50,8 @@ class CloudOptions:
     """How s2cloudless is run.
 
     Reflectance is averaged to pixels of about `resolution_m`, judged there, smoothed by a disk of `average_over` and
-    grown by one of `dilation` of these pixels. The defaults are those of the provider's own mask, which the published
-    pipeline used: 160 m, threshold 0.4.
+    grown by one of `dilation` of these pixels. 160 m is the resolution of Sentinel Hub's own mask, which the published
+    pipeline used; threshold and disks are the library's defaults.
     """
 
     threshold: float = 0.4

@@ -8,6 +8,7 @@ import pytest
 
 from urbandelta.eras import ERAS
 from urbandelta.errors import ConfigError, ShapeError, SourceError
+from urbandelta.grid import Grid
 from urbandelta.masking import (
     CLOUD_BANDS,
     BorderOptions,
@@ -21,6 +22,8 @@ from urbandelta.masking import (
     provider_cloud_reasons,
     scl_reasons,
 )
+from urbandelta.sources.base import Part, Recipe, Scene, read_scene
+from urbandelta.sources.calibrate import Encoding
 from urbandelta.types import Acquisition, MaskReason
 
 OPTICAL = ERAS["s12"].stream("optical")
@@ -213,3 +216,54 @@ def test_clouds_by_stored_numbers_equal_clouds_by_reflectance(real_data):
     masked = apply(acquisition, MaskingRules(clouds=CloudOptions()), pixel_m=10)
     assert (masked.mask == int(MaskReason.CLOUD)).mean() > 0.95
     assert masked.provenance["masking"]["clouds"]["method"] == "s2cloudless"
+
+
+class Flat:
+    """A layer whose numbers are an array on the grid of the cube."""
+
+    nodata, scale, offset, origin = None, 1.0, 0.0, "file.tif"
+
+    def __init__(self, values, grid):
+        self.values, self.grid = values, grid
+
+    def read(self, rows, columns):
+        return self.values[rows, columns], None
+
+
+def merged(first, second, rules):
+    grid = Grid.from_bounds((0, 0, 800, 600), "EPSG:32631", first.shape[:2])
+    parts = tuple(
+        Part({band: Flat(power[..., number], grid) for number, band in enumerate(RADAR.bands)}, name)
+        for name, power in (("first", first), ("second", second))
+    )
+    recipe = Recipe(stream=RADAR, encoding=Encoding(zero="nodata"), masking=rules)
+    return read_scene(Scene(time=np.datetime64("2020-01-01", "ns"), parts=parts), recipe, grid)
+
+
+def test_granules_that_touch_leave_no_gap():
+    whole = swath(left=0, fringe=0)
+    first, second = whole.copy(), whole.copy()
+    first[:, 40:], second[:, :40] = 0, 0
+    image = merged(first, second, MaskingRules(border=BorderOptions(erode_px=5)))
+    assert not image.mask.any()
+    npt.assert_array_equal(image.values, whole)
+
+
+def test_clean_pixels_of_one_granule_replace_the_fringe_of_another():
+    whole = swath(left=0, fringe=0)
+    first, second = whole.copy(), whole.copy()
+    first[:, 50:] = 0
+    first[:, 44:50] *= 1e-3
+    second[:, :40] = 0
+    image = merged(first, second, MaskingRules(border=BorderOptions(erode_px=0)))
+    npt.assert_array_equal(image.values[:, 45:], whole[:, 45:])
+    assert not image.mask[:, 45:].any()
+
+
+def test_one_granule_is_masked_as_its_acquisition():
+    power = swath(left=20, fringe=6)
+    rules = MaskingRules(border=BorderOptions(erode_px=3))
+    nodata = np.zeros_like(power)
+    read = merged(power, nodata, rules)
+    mask = np.where((power == 0).any(axis=2), int(MaskReason.NODATA), 0).astype(np.uint8)
+    npt.assert_array_equal(read.mask, apply(radar(power, mask), rules, pixel_m=10).mask)
