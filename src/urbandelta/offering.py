@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from urbandelta.types import Acquisition
 
 if TYPE_CHECKING:
     from urbandelta.monitor import Monitor, StacSource
+
+log = logging.getLogger(__name__)
 
 
 def find_offers(
@@ -41,7 +44,15 @@ def find_offers(
     wanted = chosen_streams(monitor, streams)
     source = monitor.source
     if source.kind == "stac":
-        return [_from_archive(monitor, source, cube, stream, period) for stream in wanted]
+        served = [_from_archive(monitor, source, cube, stream, period) for stream in wanted]
+        found = [offers for offers in served if offers is not None]
+        if not found:
+            names = ", ".join(stream.name for stream in wanted)
+            raise ConfigError(
+                f"source.archive: {source.archive} has no collection for {names}; "
+                "name one with source.streams.STREAM.collection, or choose another archive"
+            )
+        return found
     if source.kind == "folder":
         from urbandelta.offering_files import from_folders
 
@@ -99,19 +110,19 @@ def request_of(source: StacSource, stream: str) -> StreamRequest:
 
 def _from_archive(
     monitor: Monitor, source: StacSource, cube: Cube | None, stream: Stream, period: Period
-) -> StreamOffers:
+) -> StreamOffers | None:
+    """What an archive has of a stream; None where it has nothing that can be read and the monitor does not insist."""
     from urbandelta.archive_access import opener_for, transport_for
 
     archive, request = archive_of(source), request_of(source, stream.name)
     collection = archive.collection_for(stream, request)
-    if collection is None:
-        if stream.name in source.streams or not source.streams:
-            raise ConfigError(
-                f"source.streams.{stream.name}: {archive.name} has no collection for it; name one with `collection`"
-            )
-        return StreamOffers(stream=stream.name, where=archive.name)
-    if collection.unreadable:
-        raise ConfigError(f"source.streams.{stream.name}: {collection.id} of {archive.name}: {collection.unreadable}")
+    lacking = "no collection for it" if collection is None else collection.unreadable
+    if collection is None or lacking:
+        if stream.name in source.streams:
+            name = "" if collection is None else f"{collection.id}: "
+            raise ConfigError(f"source.streams.{stream.name}: {archive.name} has {name}{lacking}")
+        log.warning("%s: nothing of %s can be read: %s", stream.name, archive.name, lacking)
+        return None
     where = f"{collection.id} of {archive.name}"
     try:
         items = search_items(archive, collection, stream, period, transport_for(archive, collection))

@@ -118,3 +118,11 @@ def test_periods(tmp_path):
 def test_sources_that_make_no_sense(tmp_path, source, cause):
     with pytest.raises(ConfigError, match=cause):
         find_offers(monitor(tmp_path, source), None)
+
+
+def test_streams_that_an_archive_lacks_are_left_out_unless_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("urbandelta.offering.search_items", lambda *words: [])
+    source = {"kind": "stac", "archive": "earth-search"}
+    assert [found.stream for found in find_offers(monitor(tmp_path, source), None)] == ["optical"]
+    with pytest.raises(ConfigError, match="radar geometry"):
+        find_offers(monitor(tmp_path, {**source, "streams": {"s1_asc": {}}}), None)
