@@ -25,6 +25,7 @@ from urbandelta.cli import (
     importing_published,
     inspecting,
     labelling,
+    picturing,
     predicting,
     replaying,
     reporting,
@@ -33,6 +34,7 @@ from urbandelta.cli import (
     starting,
     training,
     transferring,
+    updating,
     weighing,
 )
 from urbandelta.errors import UrbandeltaError
@@ -71,6 +73,8 @@ app.command("ensemble")(transferring.ensemble)
 app.command("events")(eventing.events)
 app.command("export")(reporting.export)
 app.command("report")(reporting.report)
+app.command("update")(updating.update_command)
+app.command("timelapse")(picturing.timelapse)
 app.command("serve")(serving.serve)
 app.add_typer(weighing.app, name="weights")
 
