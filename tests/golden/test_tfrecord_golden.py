@@ -62,7 +62,7 @@ def test_windows_are_runs_of_the_golden_tiles(golden: Any, reference: Path) -> N
 
 
 @pytest.mark.slow  # 500 commits
-def test_the_cube_gives_the_stacked_images_and_steps_again(golden: Any) -> None:
+def test_the_cube_gives_the_stacked_images_steps_and_scores_again(golden: Any, reference: Path) -> None:
     era, folder, arrays, meta = golden
     url = f"memory://stacked-{era}"
     report = import_stack(folder, into=url, era=era, placement=TILE)
@@ -84,6 +84,12 @@ def test_the_cube_gives_the_stacked_images_and_steps_again(golden: Any) -> None:
     first, *others = (report.streams[name].added for name in cube.streams)
     assert first == (changes[0] | still).sum()
     assert others == [change.sum() for change in changes[1:]]
+
+    # So scores are those that the published scripts computed from the stack.
+    published, _ = load_golden(reference / f"{ERAS[era][1]}.npz")
+    weights = ud.load_weights(reference / f"best_weights_{era}.hdf5")
+    scores = ud.predict(cube, weights, start=start, tile=32, halo=0, mask_rule="published", accepted=("pixel_m",))
+    np.testing.assert_allclose(scores, published["infer_0_0"], rtol=0, atol=1e-5)
 
     again = import_stack(folder, into=url)
     assert [part.added for part in again.streams.values()] == [0, 0, 0]

@@ -73,9 +73,9 @@ def import_stack(
     watch = _Watch()
     reports: dict[str, AppendReport] = {}
     for stream in chosen:
-        source = _source(stack, row, stream, grid, first=not reports, limits=limits)
+        source = _source(stack, row, stream, grid, limits)
         acquisitions = source.acquisitions(progress)
-        if not reports:
+        if source.keep_steps:
             acquisitions = watch.over(acquisitions)
         # The first is read before a cube is made: an import that cannot work leaves none behind.
         opening = list(_first(acquisitions))
@@ -107,16 +107,12 @@ def describe_stack(
     stack = find_stack(folder)
     _, row, grid = _target(stack, folder, into, era, placement or Placement())
     chosen = tuple(row.stream(name) for name in streams) or row.streams
-    return grid, {
-        stream.name: list(_source(stack, row, stream, grid, first=number == 0, limits=limits).describe())
-        for number, stream in enumerate(chosen)
-    }
+    return grid, {stream.name: list(_source(stack, row, stream, grid, limits).describe()) for stream in chosen}
 
 
-def _source(
-    stack: TileStack, era: Era, stream: Stream, grid: Grid, *, first: bool, limits: Limits | None
-) -> StackSource:
-    return StackSource(stack, era=era, stream=stream, grid=grid, keep_steps=first, limits=limits)
+def _source(stack: TileStack, era: Era, stream: Stream, grid: Grid, limits: Limits | None) -> StackSource:
+    # Steps at which nothing changed belong to no stream; the era's first keeps them.
+    return StackSource(stack, era=era, stream=stream, grid=grid, keep_steps=stream == era.streams[0], limits=limits)
 
 
 def _target(stack: TileStack, folder: Path, into: str, era: str, placement: Placement) -> tuple[Cube | None, Era, Grid]:
