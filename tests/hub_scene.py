@@ -87,7 +87,7 @@ def hub_scene(*, margin: int = 8, seed: int = 3) -> HubScene:
     return HubScene(grid, deployment, (slice(margin, margin + grid.height), slice(margin, margin + grid.width)))
 
 
-def monitor_file(folder: Path, url: str, **source: object) -> Path:
+def monitor_file(folder: Path, url: str | None, **source: object) -> Path:
     path = folder / "monitor.yaml"
     document = {
         "version": 1,
