@@ -91,7 +91,8 @@ def _read_file(path: Path) -> Aoi:
     from pyogrio.errors import DataSourceError
 
     try:
-        frame = geopandas.read_file(path)
+        # Shapes only: names in another encoding than the file says are nobody's concern here.
+        frame = geopandas.read_file(path, columns=[])
     except (DataSourceError, shapely.errors.GEOSException, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise AoiError(f"{path}: not a readable GeoJSON, Shapefile or GeoPackage ({reason})") from error

@@ -29,6 +29,19 @@ def test_polygons_of_any_format_and_crs(tmp_path, suffix, crs):
     npt.assert_allclose(aoi.geometry.bounds, (5.00, 50.00, 5.04, 50.01), atol=1e-6)
 
 
+@pytest.mark.parametrize("declared", ["UTF-8", "no such encoding", None])
+def test_names_in_another_encoding_than_declared_do_no_harm(tmp_path, declared):
+    path = tmp_path / "Liège.shp"
+    named = geopandas.GeoDataFrame({"name": ["Liège", "Île"]}, geometry=SQUARES, crs="EPSG:4326")
+    named.to_file(path, encoding="ISO-8859-1")
+    path.with_suffix(".cpg").unlink()
+    if declared is not None:
+        path.with_suffix(".cpg").write_text(declared)
+    aoi = read_aoi(path)
+    assert aoi.name == "Liège"
+    assert len(shapely.get_parts(aoi.geometry)) == 2
+
+
 def test_inside_marks_pixels_whose_centre_is_in_a_polygon(tmp_path):
     path = tmp_path / "two.gpkg"
     frame(SQUARES).to_file(path)
