@@ -6,7 +6,7 @@ village.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -24,8 +24,12 @@ __all__ = [
     "Composite",
     "Pair",
     "PixelSeries",
+    "Stretch",
     "acquisitions_of",
     "before_and_after",
+    "display_bands",
+    "fit_stretch",
+    "median_of_run",
     "pixel_series",
     "shrink",
     "stretch",
@@ -126,7 +130,7 @@ def before_and_after(cube: Cube, start: np.datetime64, end: np.datetime64, *, fa
         None if no stream has acquisitions in both halves of that time.
     """
     for stream in sorted((cube.era.stream(name) for name in cube.streams), key=lambda s: s.kind != "optical"):
-        bands, kind = _display_bands(stream, cube.bands(stream.name))
+        bands, kind = display_bands(stream, cube.bands(stream.name))
         times = cube.times(stream.name)
         inside = np.flatnonzero((times >= start) & (times <= end))
         if not inside.size or not bands:
@@ -142,7 +146,7 @@ def before_and_after(cube: Cube, start: np.datetime64, end: np.datetime64, *, fa
     return None
 
 
-def _display_bands(
+def display_bands(
     stream: Stream, stored: tuple[str, ...]
 ) -> tuple[tuple[str, ...], Literal["true colour", "false colour", "radar"]]:
     """Which stored bands stand for red, green and blue on a screen; one band means grey."""
@@ -162,13 +166,13 @@ def _widening_composite(
     for days in SPANS_DAYS:
         near = order[np.abs(times[order] - times[order[0]]) <= np.timedelta64(days, "D")]
         run = slice(int(near.min()), int(near.max()) + 1)
-        values = _median(cube, stream.name, bands, run, factor)
+        values = median_of_run(cube, stream.name, bands, run, factor)
         if np.isfinite(values).all(axis=-1).mean() >= 0.99 or near.size == order.size:
             break
     return Composite(values, times[run.start], times[run.stop - 1], int(near.size))
 
 
-def _median(cube: Cube, name: str, bands: tuple[str, ...], run: slice, factor: int) -> FloatArray:
+def median_of_run(cube: Cube, name: str, bands: tuple[str, ...], run: slice, factor: int) -> FloatArray:
     """Median over time of the valid values of some bands, (y, x, band), shrunk by `factor`."""
     stored = cube.bands(name)
     index = [stored.index(band) for band in bands]
@@ -215,27 +219,47 @@ def shrink(values: FloatArray, factor: int, *, how: Literal["mean", "max"] = "me
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
-def stretch(pair: Pair) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Both composites as RGBA (y, x, 4) under one common stretch, so that equal ground looks equal.
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """How values become colours: cut at `low` and `high` (band,), then one gamma; radar in decibels."""
 
-    Each band is cut at its 1st and 98th percentile over both dates; one gamma then lifts the median to a mid grey, or
-    a few white roofs would leave fields in the dark. Radar is shown in decibels. Pixels without a value are
-    transparent.
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    gamma: float
+    decibels: bool
+
+    def rgba(self, values: FloatArray) -> npt.NDArray[np.uint8]:
+        """Colours (y, x, 4) of values (y, x, band) of three bands, or of one as grey; transparent where one is NaN."""
+        shown = _decibels(values) if self.decibels else values
+        known = np.isfinite(shown).all(axis=-1)
+        width = np.maximum(self.high - self.low, 1e-9)
+        scaled = np.clip((np.nan_to_num(shown) - self.low) / width, 0, 1) ** self.gamma
+        rgb = np.broadcast_to(scaled, (*scaled.shape[:2], 3)) if scaled.shape[-1] == 1 else scaled
+        return np.dstack([(255 * rgb).round(), 255 * known]).astype(np.uint8)
+
+
+def fit_stretch(images: Sequence[FloatArray], *, radar: bool) -> Stretch:
+    """One stretch for several images (y, x, band), so that equal ground looks equal.
+
+    Each band is cut at its 1st and 98th percentile over all of them; one gamma then lifts the median to a mid grey, or
+    a few white roofs would leave fields in the dark.
     """
-    both = [pair.before.values, pair.after.values]
-    if pair.kind == "radar":
-        both = [10 * np.log10(np.where(values > 0, values, np.nan)) for values in both]
-    stacked = np.concatenate([values.reshape(-1, values.shape[-1]) for values in both])
+    shown = [_decibels(values) if radar else values for values in images]
+    stacked = np.concatenate([values.reshape(-1, values.shape[-1]) for values in shown])
     stacked = stacked[np.isfinite(stacked).all(axis=-1)]
     if not stacked.size:
-        stacked = np.zeros((1, both[0].shape[-1]), np.float32)
+        stacked = np.zeros((1, images[0].shape[-1]), np.float32)
     low, high = np.percentile(stacked, (1, 98), axis=0)
     middle = float(np.median(np.clip((stacked - low) / np.maximum(high - low, 1e-9), 0, 1)))
     gamma = float(np.clip(np.log(MID_GREY) / np.log(np.clip(middle, 0.02, 0.98)), 0.4, 1.2))
-    images = []
-    for values in both:
-        known = np.isfinite(values).all(axis=-1)
-        scaled = np.clip((np.nan_to_num(values) - low) / np.maximum(high - low, 1e-9), 0, 1) ** gamma
-        rgb = np.broadcast_to(scaled, (*scaled.shape[:2], 3)) if scaled.shape[-1] == 1 else scaled
-        images.append(np.dstack([(255 * rgb).round(), 255 * known]).astype(np.uint8))
-    return images[0], images[1]
+    return Stretch(low, high, gamma, radar)
+
+
+def stretch(pair: Pair) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Both composites as RGBA (y, x, 4) under one common stretch."""
+    common = fit_stretch([pair.before.values, pair.after.values], radar=pair.kind == "radar")
+    return common.rgba(pair.before.values), common.rgba(pair.after.values)
+
+
+def _decibels(values: FloatArray) -> FloatArray:
+    return np.asarray(10 * np.log10(np.where(values > 0, values, np.nan)), np.float32)

@@ -31,7 +31,7 @@ from urbandelta.store import open_cube
 if TYPE_CHECKING:
     from urbandelta.store import Cube
 
-__all__ = ["ReportSummary", "read_truth", "render", "truth_beside", "write_report"]
+__all__ = ["ReportSummary", "cube_for", "read_truth", "render", "truth_beside", "write_report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def write_report(
         If scores, cube and truth do not share one grid.
     """
     scores = open_scores(scores_url)
-    cube = _cube_for(scores, cube_url)
+    cube = cube_for(scores, cube_url)
     grid = cube.grid if cube is not None else grid_of(scores)
     where = truth if truth is not None else truth_beside(cube.url if cube is not None else None)
     dates = read_truth(where, grid) if where is not None else None
@@ -124,7 +124,8 @@ def write_report(
     )
 
 
-def _cube_for(scores: xr.Dataset, cube_url: str | None) -> Cube | None:
+def cube_for(scores: xr.Dataset, cube_url: str | None) -> Cube | None:
+    """The cube at an address, or without one the cube that the scores name; None if that one is no longer there."""
     if cube_url is not None:
         return open_cube(cube_url)
     named = scores.attrs.get("cube_url")

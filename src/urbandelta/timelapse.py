@@ -1,0 +1,360 @@
+"""A moving picture: the scene in true colour beside the score, month by month or window by window.
+
+A frame shows the median of the valid acquisitions around its time. Where clouds leave nothing, the last picture stays;
+what was not seen yet is hatched. One stretch serves all frames, so that a change of colour is a change of the ground.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from PIL import Image
+
+from urbandelta.canvas import ACCENT, HATCH, INK, LINE, MUTED, PAPER, SPAN, Canvas, panel_size, score_colours
+from urbandelta.cartography import MapFrame
+from urbandelta.cog import write_whole
+from urbandelta.composites import display_bands, fit_stretch, median_of_run, shrink, title_of
+from urbandelta.errors import ConfigError, GridError, ProductError
+from urbandelta.figures import MONTHS, palette
+from urbandelta.narrative import plain_date
+from urbandelta.products import checked_score, grid_of, period_maxima
+from urbandelta.types import FloatArray, Progress
+
+if TYPE_CHECKING:
+    from urbandelta.store import Cube
+
+__all__ = ["FORMATS", "Every", "TimelapseSummary", "write_timelapse"]
+
+Every: TypeAlias = Literal["month", "window"]
+FORMATS = (".gif", ".webp", ".mp4")
+HALF_DAYS = np.timedelta64(15, "D")
+"""A window's picture is made of the acquisitions this close to its middle."""
+HOLD_SECONDS = 2.0
+"""The last frame stays, or the eye cannot read what came out."""
+SCORE_SHADES = 48
+"""Colours of a GIF that are kept for scores."""
+MARGIN, HEADER, FOOTER = 16, 84, 66
+MOST_SIZE = 2160
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelapseSummary:
+    """What was written."""
+
+    path: Path
+    frames: int
+    bytes: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Moment:
+    """One frame before it is drawn."""
+
+    label: str
+    details: str
+    start: np.datetime64
+    end: np.datetime64
+    """Of the windows that it shows."""
+    seen_start: np.datetime64
+    seen_end: np.datetime64
+    """Of the acquisitions that it shows, the end excluded."""
+    score: FloatArray
+    """(y, x), at display size."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Sight:
+    """The scene at one moment."""
+
+    rgba: npt.NDArray[np.uint8]
+    acquisitions: int
+
+
+def write_timelapse(
+    scores: xr.Dataset,
+    path: str | os.PathLike[str],
+    *,
+    cube: Cube | None = None,
+    every: Every = "month",
+    size: int = 480,
+    fps: float = 4.0,
+    threshold: float = 0.5,
+    progress: Progress | None = None,
+) -> TimelapseSummary:
+    """Write a time-lapse as GIF, WebP or MP4, as the name of the file says; an existing file is replaced.
+
+    Parameters
+    ----------
+    scores : xarray.Dataset
+        As `open_scores` gives it.
+    path : path
+        Ends in .gif, .webp or .mp4 (which needs the package imageio-ffmpeg).
+    cube : Cube, optional
+        The cube of the scores. Without it only the score moves.
+    every : {"month", "window"}
+        A frame for each calendar month (highest score of the windows centred in it), or for each window.
+    size : int
+        Longer side of each of the two maps in pixels.
+    fps : float
+        Frames a second.
+    threshold : float
+        Marked on the colour bar.
+    progress : callable, optional
+
+    Raises
+    ------
+    ProductError
+        If the file cannot be written, or MP4 is asked for and imageio-ffmpeg is missing.
+    ConfigError
+        If the ending, the size or the speed is out of range.
+    GridError
+        If scores and cube lie on different grids.
+    """
+    path = Path(path)
+    _check(path, every, size, fps)
+    grid = grid_of(scores)
+    if cube is not None and (cube.grid.shape != grid.shape or cube.grid.crs != grid.crs):
+        raise GridError(f"the scores lie on {grid}, the cube on {cube.grid}; pass the cube that they were made from")
+    frame = MapFrame(grid)
+    factor = max(-(-max(grid.shape) // size), 1)
+    moments = list(_months(scores, factor) if every == "month" else _windows(scores, factor))
+    title, sights = _sights(cube, moments, factor) if cube is not None else ("", [])
+    frames = []
+    for number, moment in enumerate(moments):
+        sight = sights[number] if sights else None
+        frames.append(_draw(moment, sight, title, moments, frame, size=size, threshold=threshold))
+        if progress is not None:
+            progress(number + 1, len(moments), moment.label)
+    written = _write_mp4(path, frames, fps) if path.suffix == ".mp4" else _write_animation(path, frames, fps)
+    width, height = frames[0].size
+    return TimelapseSummary(path=path, frames=len(frames), bytes=written, width=width, height=height)
+
+
+def _check(path: Path, every: str, size: int, fps: float) -> None:
+    if path.suffix not in FORMATS:
+        raise ConfigError(f"{path}: a time-lapse is a {', '.join(FORMATS)} file; choose one of these endings")
+    if every not in ("month", "window"):
+        raise ConfigError(f"every {every!r} is neither month nor window")
+    if not 64 <= size <= MOST_SIZE:
+        raise ConfigError(f"size {size} is out of range; give 64 to {MOST_SIZE} pixels")
+    if not 0.1 <= fps <= 60:
+        raise ConfigError(f"fps {fps:g} is out of range; give 0.1 to 60 frames a second")
+    if path.suffix == ".mp4":
+        _video_writer(path)
+
+
+def _video_writer(path: Path) -> Any:
+    """The package that writes video; raises `ProductError` if it is not installed."""
+    try:
+        return importlib.import_module("imageio_ffmpeg")
+    except ImportError as error:
+        raise ProductError(
+            f"{path}: MP4 needs the package imageio-ffmpeg; pip install 'urbandelta[video]', "
+            "or write a .webp or .gif file"
+        ) from error
+
+
+# ---------------------------------------------------------------- what to show
+
+
+def _months(scores: xr.Dataset, factor: int) -> Iterator[_Moment]:
+    """A moment for each calendar month from the first to the last window's middle."""
+    starts, ends = scores["window_start"].values, scores["window_end"].values
+    provisional = _provisional(scores)
+    of_window = scores["time"].values.astype("datetime64[M]")
+    for period in period_maxima(scores):
+        month = period.start.astype("datetime64[M]")
+        mine = of_window == month
+        year, number = str(month).split("-")
+        details = "no window is centred here"
+        first, last = period.start, period.end
+        if mine.any():
+            first, last = starts[mine].min(), ends[mine].max()
+            windows = "1 window" if period.windows == 1 else f"{period.windows} windows"
+            details = f"{windows}, {plain_date(first)} to {plain_date(last)}{_mark(provisional[mine])}"
+        yield _Moment(
+            f"{MONTHS[int(number) - 1]} {year}",
+            details,
+            first,
+            last,
+            period.start,
+            period.end,
+            shrink(period.maximum, factor, how="max"),
+        )
+
+
+def _windows(scores: xr.Dataset, factor: int) -> Iterator[_Moment]:
+    """A moment for each window, in order of time."""
+    score = checked_score(scores)
+    middles, counts = scores["time"].values, scores["n_obs"].values
+    starts, ends = scores["window_start"].values, scores["window_end"].values
+    provisional = _provisional(scores)
+    for k in np.argsort(starts, kind="stable"):
+        values = np.asarray(score[int(k)].values, np.float32)
+        yield _Moment(
+            plain_date(middles[k]),
+            f"{plain_date(starts[k])} to {plain_date(ends[k])}, {counts[k]} observations{_mark(provisional[[k]])}",
+            starts[k],
+            ends[k],
+            middles[k] - HALF_DAYS,
+            middles[k] + HALF_DAYS,
+            shrink(values, factor, how="max"),
+        )
+
+
+def _provisional(scores: xr.Dataset) -> npt.NDArray[np.bool_]:
+    if "provisional" not in scores:
+        return np.zeros(scores.sizes["window"], np.bool_)
+    return np.asarray(scores["provisional"].values, np.bool_)
+
+
+def _mark(provisional: npt.NDArray[np.bool_]) -> str:
+    return ", provisional" if provisional.any() else ""
+
+
+def _sights(cube: Cube, moments: Sequence[_Moment], factor: int) -> tuple[str, list[_Sight]]:
+    """What to call the pictures of the scene, and one for each moment; none if the cube has nothing to show."""
+    streams = sorted((cube.era.stream(name) for name in cube.streams), key=lambda s: s.kind != "optical")
+    if not streams:
+        return "", []
+    stream = streams[0]
+    bands, kind = display_bands(stream, cube.bands(stream.name))
+    times = cube.times(stream.name)
+    latest: FloatArray | None = None
+    values, counts = [], []
+    for moment in moments:
+        first, stop = np.searchsorted(times, [moment.seen_start, moment.seen_end])
+        if stop > first:
+            median = median_of_run(cube, stream.name, bands, slice(int(first), int(stop)), factor)
+            latest = median if latest is None else np.where(np.isfinite(median), median, latest)
+        shape = (*moment.score.shape, len(bands))
+        values.append(np.full(shape, np.nan, np.float32) if latest is None else latest)
+        counts.append(int(stop - first))
+    common = fit_stretch(values[:: max(len(values) // 12, 1)], radar=kind == "radar")
+    title = f"{title_of(stream)}, decibels" if kind == "radar" else kind.capitalize()
+    return title, [_Sight(common.rgba(image), count) for image, count in zip(values, counts, strict=True)]
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def _draw(
+    moment: _Moment,
+    sight: _Sight | None,
+    title: str,
+    moments: Sequence[_Moment],
+    frame: MapFrame,
+    *,
+    size: int,
+    threshold: float,
+) -> Image.Image:
+    width, height = panel_size(frame, size)
+    panels = 1 if sight is None else 2
+    # Even sides: video is coded in blocks of two by two pixels.
+    whole = max(panels * width + (panels + 1) * MARGIN, 400)
+    canvas = Canvas(whole + whole % 2, HEADER + height + FOOTER + (height % 2))
+    canvas.text(MARGIN, 32, moment.label, size=22, bold=True)
+    canvas.text(MARGIN, 52, moment.details, size=12, colour=MUTED)
+    x = MARGIN
+    if sight is not None:
+        seen = {0: "nothing new", 1: "1 acquisition"}.get(sight.acquisitions, f"{sight.acquisitions} acquisitions")
+        canvas.text(x, HEADER - 8, f"{title}, {seen}", size=12)
+        canvas.map(x, HEADER, width, height, sight.rgba)
+        canvas.scale_bar(x + 10, HEADER + height - 10, width, frame)
+        x += width + MARGIN
+    canvas.text(x, HEADER - 8, "Change score", size=12)
+    canvas.map(x, HEADER, width, height, score_colours(moment.score))
+    if sight is None:
+        canvas.scale_bar(x + 10, HEADER + height - 10, width, frame)
+    bar = min(150, canvas.image.width // 3)
+    top = HEADER + height + 20
+    canvas.colour_bar(canvas.image.width - MARGIN - bar, top, bar, threshold=threshold, label="")
+    _time_bar(canvas, MARGIN, top, canvas.image.width - 3 * MARGIN - bar, moment, moments)
+    return canvas.image
+
+
+def _time_bar(canvas: Canvas, x: int, y: int, width: int, moment: _Moment, moments: Sequence[_Moment]) -> None:
+    """Line of time with its years, the span of the windows shown, and where we are."""
+    start = min(m.start for m in moments)
+    end = max(m.end for m in moments)
+
+    def at(time: np.datetime64) -> float:
+        return x + width * float((time - start) / (end - start))
+
+    canvas.box(x, y + 4, x + width, y + 6, LINE)
+    canvas.box(at(moment.start), y, at(moment.end), y + 10, SPAN)
+    middle = at(moment.seen_start + (moment.seen_end - moment.seen_start) // 2)
+    canvas.box(middle - 2, y - 3, middle + 2, y + 13, ACCENT)
+    years = np.arange(start.astype("datetime64[Y]") + 1, end.astype("datetime64[Y]") + 1)
+    step = max(-(-len(years) * 40 // max(width, 1)), 1)
+    for year in years[::step]:
+        canvas.box(at(year), y + 1, at(year) + 1, y + 13, MUTED)
+        canvas.text(at(year), y + 16, str(year), size=11, colour=MUTED, anchor="mt")
+
+
+# ---------------------------------------------------------------- files
+
+
+def _write_animation(path: Path, frames: Sequence[Image.Image], fps: float) -> int:
+    durations = [round(1000 / fps)] * len(frames)
+    durations[-1] += round(1000 * HOLD_SECONDS)
+    buffer = io.BytesIO()
+    options: dict[str, object] = {"save_all": True, "duration": durations, "loop": 0}
+    if path.suffix == ".webp":
+        frames[0].save(buffer, "WEBP", append_images=frames[1:], quality=85, method=3, **options)
+    else:
+        shared = _shared_palette(frames)
+        indexed = [image.quantize(palette=shared, dither=Image.Dither.NONE) for image in frames]
+        indexed[0].save(buffer, "GIF", append_images=indexed[1:], optimize=False, **options)
+    write_whole(path, buffer.getvalue())
+    return buffer.tell()
+
+
+def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
+    """One palette for all frames, or unchanged ground would flicker; words and scores keep their own colours."""
+    fixed = [PAPER, INK, MUTED, LINE, ACCENT, SPAN, *((grey, grey, grey) for grey in HATCH)]
+    colours = [*(value for colour in fixed for value in colour), *palette(colours=SCORE_SHADES).ravel().tolist()]
+    chosen = frames[:: max(len(frames) // 8, 1)]
+    width, height = frames[0].size
+    together = Image.new("RGB", (width, height * len(chosen)))
+    for number, image in enumerate(chosen):
+        together.paste(image, (0, number * height))
+    found = together.quantize(256 - len(colours) // 3, method=Image.Quantize.MEDIANCUT).getpalette() or []
+    shared = Image.new("P", (1, 1))
+    shared.putpalette([*colours, *found[: 768 - len(colours)]])
+    return shared
+
+
+def _write_mp4(path: Path, frames: Sequence[Image.Image], fps: float) -> int:
+    temporary = path.with_name(f".{path.stem}.partial.mp4")
+    try:
+        writer = _video_writer(path).write_frames(
+            str(temporary),
+            frames[0].size,
+            fps=fps,
+            codec="libx264",
+            macro_block_size=2,
+            output_params=["-crf", "20", "-preset", "medium", "-movflags", "+faststart"],
+        )
+        writer.send(None)
+        for image in [*frames, *[frames[-1]] * round(HOLD_SECONDS * fps)]:
+            writer.send(image.tobytes())
+        writer.close()
+        content = temporary.read_bytes()
+    except OSError as error:
+        raise ProductError(f"{path}: cannot write this video ({error}); check the folder and the free space") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_whole(path, content)
+    return len(content)
