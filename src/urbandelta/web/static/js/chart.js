@@ -95,7 +95,7 @@ function drawPanel(panel, { top, x, width }) {
   }
   for (const tick of panel.ticks ?? [low + 0.15 * (high - low), high - 0.15 * (high - low)]) {
     group.append(draw('line', { x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick), class: 'grid' }));
-    const text = Number.isInteger(tick) || panel.ticks ? String(tick) : tick.toPrecision(2);
+    const text = Number.isInteger(tick) || panel.ticks ? String(tick) : tick.toFixed(Math.abs(tick) >= 10 ? 0 : Math.abs(tick) >= 1 ? 1 : 2);
     group.append(draw('text', { x: LEFT - 5, y: y(tick) + 4, class: 'tick-label end', text: text.replace('-', '−') }));
   }
   if (panel.score) return drawScore(group, panel.score, x, y);
@@ -106,8 +106,9 @@ function drawPanel(panel, { top, x, width }) {
     const points = known.map(([at], k) => `${at.toFixed(1)},${y(smooth[k]).toFixed(1)}`).join(' ');
     group.append(draw('polyline', { points, class: `line s${number}` }));
     if (panel.series.length > 1) {
-      group.append(draw('line', { x1: width - RIGHT - 172 + 90 * number, x2: width - RIGHT - 156 + 90 * number, y1: top - 11, y2: top - 11, class: `line s${number}` }));
-      group.append(draw('text', { x: width - RIGHT - 152 + 90 * number, y: top - 7, class: 'tick-label', text: one.name }));
+      const from = width - RIGHT - 78 * (panel.series.length - number);
+      group.append(draw('line', { x1: from, x2: from + 12, y1: top - 11, y2: top - 11, class: `line s${number}` }));
+      group.append(draw('text', { x: from + 15, y: top - 7, class: 'tick-label', text: one.name }));
     }
   });
   return group;
