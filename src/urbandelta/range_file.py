@@ -258,15 +258,18 @@ class DistantContents:
                 waiting.append(future)
                 self._pending.update(dict.fromkeys(range(*run), future))
         wanted = set(numbers)
+        failure = ""
         for future in dict.fromkeys(waiting):
+            # All are waited for, whatever happens, so that nothing of a failed read is under way when it is repeated.
             try:
-                blocks_read = future.result()
+                found.update((number, block) for number, block in future.result().items() if number in wanted)
             except FetchError as error:
-                # Several threads may wait for it; each raises an error of its own.
-                raise FetchError(str(error)) from None
+                failure = failure or str(error)
             except CancelledError:
-                raise FetchError(f"{self.origin}: reading was stopped; run the same command again") from None
-            found.update((number, block) for number, block in blocks_read.items() if number in wanted)
+                failure = failure or f"{self.origin}: reading was stopped; run the same command again"
+        if failure:
+            # Several threads may wait for the same request; each raises an error of its own.
+            raise FetchError(failure) from None
         return found
 
     def _fetch(self, run: Span) -> dict[int, bytes]:

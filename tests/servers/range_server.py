@@ -64,7 +64,7 @@ Fault = Callable[[Exchange], bool | None]
 """True: it has answered; else the server does, with what the fault has changed."""
 
 
-@dataclass
+@dataclass(repr=False)
 class RangeServer:
     """Files by path, faults to come, and what was asked."""
 
@@ -76,6 +76,9 @@ class RangeServer:
     base: str = ""
     released: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __repr__(self) -> str:
+        return f"RangeServer({self.base!r})"
 
     def url(self, path: str) -> str:
         """Address of a file."""

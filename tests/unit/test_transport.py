@@ -134,9 +134,8 @@ def test_threads_read_the_right_bytes(server, open_transport):
 
     def read(seed: int) -> None:
         rng = np.random.default_rng(seed)
-        for start in rng.integers(0, len(DATA), 20):
-            if file.read_range(start, start + 5000) != DATA[start : start + 5000]:
-                wrong.append(start)
+        starts = rng.integers(0, len(DATA), 20)
+        wrong.extend(start for start in starts if file.read_range(start, start + 5000) != DATA[start : start + 5000])
 
     threads = [threading.Thread(target=read, args=(seed,)) for seed in range(6)]
     for thread in threads:
@@ -186,7 +185,7 @@ def test_what_does_not_pass_is_an_error_without_secrets(name, server, open_trans
 def test_an_open_that_fails_can_be_repeated(server, open_transport):
     transport = open_transport(tries=1)
     server.faults = [faults.status(500)]
-    with pytest.raises(FetchError, match="answered 500 .tried once"):
+    with pytest.raises(FetchError, match=r"answered 500 \(tried once"):
         transport.open(server.url("/a.tif"))
     assert transport.open(server.url("/a.tif")).size == len(DATA)
 
@@ -476,7 +475,8 @@ def test_a_closed_transport_gives_up(server):
         reader.join(0.001)
     transport.close()
     reader.join(5)
-    assert errors and "reading was stopped" in errors[0]
+    assert len(errors) == 1
+    assert "reading was stopped" in errors[0]
     with pytest.raises(FetchError, match="stopped"):
         file.read_range(700_000, 700_100)
 

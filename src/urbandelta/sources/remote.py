@@ -33,8 +33,10 @@ from urbandelta.sources.jpeg2000 import Span, TileMap, read_tile_map
 from urbandelta.transport import Transport
 from urbandelta.types import Array, BoolArray
 
-# Nothing beside the file itself is looked for, since each look is a request.
-_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+# Nothing beside the file itself is looked for, since each look is a request. And GDAL must not decode in threads of its
+# own: those of JPEG 2000 (there by default) open the file again, cannot (rasterio 1.4 knows the opener only in the
+# context that opened), and leave the pixels as they were in memory, without any error.
+_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_NUM_THREADS": "1"}
 _FETCHED_AT_ONCE = 32 * 2**20
 _LARGEST_BLOCK = 512 * 2**20
 
