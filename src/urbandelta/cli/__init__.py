@@ -36,6 +36,7 @@ from urbandelta.cli import (
     transferring,
     updating,
     weighing,
+    zoning,
 )
 from urbandelta.errors import UrbandeltaError
 
@@ -75,6 +76,7 @@ app.command("export")(reporting.export)
 app.command("report")(reporting.report)
 app.command("update")(updating.update_command)
 app.command("timelapse")(picturing.timelapse)
+app.command("zonal")(zoning.zonal)
 app.command("serve")(serving.serve)
 app.add_typer(weighing.app, name="weights")
 
