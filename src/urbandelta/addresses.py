@@ -41,3 +41,11 @@ class HideQueries(logging.Filter):
         if "?" in message:
             record.msg, record.args = _QUERY.sub("?...", message), None
         return True
+
+
+class HideAll(logging.Filter):
+    """Drops all records of a logger that is not ours and tells secrets."""
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
+        """Let none through."""
+        return False

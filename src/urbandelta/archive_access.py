@@ -118,8 +118,8 @@ class S3Signer:
         """The address over HTTPS, signed for a while."""
         if urlsplit(href).scheme != "s3":
             return SignedUrl(href)
-        link, ends = self._links.link(href)
-        return SignedUrl(link, {}, ends - _MARGIN)
+        link, headers, ends = self._links.link(href)
+        return SignedUrl(link, headers, ends - _MARGIN)
 
 
 def _s3_client(archive: Archive) -> Any:

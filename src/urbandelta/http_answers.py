@@ -63,6 +63,10 @@ class Asked:
     largest: int = 256 * 2**20
 
 
+class ExchangedError(FetchError):
+    """The file is not the one any more that reading began with."""
+
+
 class AskAgainError(Exception):
     """An answer that may be better next time; `wait` is what the server asked for, `refused` a matter of signature."""
 
@@ -127,8 +131,8 @@ def _check_status(response: urllib3.BaseHTTPResponse, asked: Asked, now: Callabl
         raise FetchError(f"{asked.where}: answered {status}; is the address right?")
 
 
-def _changed(asked: Asked) -> FetchError:
-    return FetchError(f"{asked.where}: was exchanged while it was read; run the same command again")
+def _changed(asked: Asked) -> ExchangedError:
+    return ExchangedError(f"{asked.where}: was exchanged while it was read; run the same command again")
 
 
 def _content_range(response: urllib3.BaseHTTPResponse, asked: Asked) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from urbandelta.errors import FetchError
-from urbandelta.http_answers import Answer, Version
+from urbandelta.http_answers import Answer, ExchangedError, Version
 
 Span: TypeAlias = tuple[int, int]
 """Half-open range of bytes."""
@@ -187,6 +187,7 @@ class DistantContents:
 
     def __init__(self, origin: str, ask: Ask, cache: BlockCache, executor: Executor, options: BlockOptions) -> None:
         self.origin = origin
+        self.stale = False
         self._ask, self._cache, self._executor, self._options = ask, cache, executor, options
         self._key = next(_numbers)
         self._lock = threading.Lock()
@@ -284,6 +285,9 @@ class DistantContents:
             for number, block in blocks.items():
                 self._cache.put((self._key, number), block)
             return blocks
+        except ExchangedError:
+            self.stale = True  # who opens the file anew shall begin anew
+            raise
         finally:
             with self._lock:
                 for number in range(*run):

@@ -6,6 +6,7 @@ Credentials, region and endpoint are AWS's own business: environment (`AWS_ACCES
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from urbandelta.addresses import shown
+from urbandelta.addresses import HideAll, shown
 from urbandelta.errors import ConfigError, FetchError
 
 VALID_FOR = timedelta(minutes=15)
@@ -28,8 +29,16 @@ class S3Links:
         self._lock = threading.Lock()
         self._made: Any = None
 
-    def link(self, href: str) -> tuple[str, datetime]:
-        """A link and when it ends; raises `FetchError` without credentials, `ConfigError` without the extra."""
+    def link(self, href: str) -> tuple[str, dict[str, str], datetime]:
+        """A link, headers that must go with it, and when it ends.
+
+        Raises
+        ------
+        FetchError
+            If there are no credentials, or the address names no object.
+        ConfigError
+            Without the extra, or if the configured endpoint is none.
+        """
         parts = urlsplit(href)
         if not parts.netloc or not parts.path.strip("/"):
             raise FetchError(f"{shown(href)}: names no object of a bucket (s3://BUCKET/KEY)")
@@ -49,7 +58,9 @@ class S3Links:
                 f"{shown(href)}: cannot be signed ({type(error).__name__}); set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or AWS_NO_SIGN_REQUEST=YES for a public bucket"
             ) from None
-        return str(url), made + VALID_FOR
+        # It is part of what is signed, but not of the address.
+        headers = {"x-amz-request-payer": "requester"} if self._requester_pays else {}
+        return str(url), headers, made + VALID_FOR
 
     def _client_for(self, href: str) -> Any:
         with self._lock:
@@ -70,13 +81,19 @@ def _client() -> Any:
     import botocore
     from botocore.config import Config
 
+    # At its lowest level the library logs what it signs, token and all.
+    signing = logging.getLogger("botocore.auth")
+    if not any(isinstance(known, HideAll) for known in signing.filters):
+        signing.addFilter(HideAll())
     public = os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "1")
-    return boto3.client(
+    # A session of one's own: the library's common one keeps the credentials that it saw first.
+    return boto3.session.Session().client(
         "s3",
         region_name=os.environ.get("AWS_REGION") or None,
         config=Config(
             signature_version=botocore.UNSIGNED if public else "s3v4",
-            # A server of one's own has one name for all buckets.
-            s3={"addressing_style": "path"} if os.environ.get("AWS_ENDPOINT_URL") else {},
+            # A server of one's own has one name for all buckets; AWS's name of old sends on to the region's, for which
+            # the signature does not hold.
+            s3={"addressing_style": "path" if os.environ.get("AWS_ENDPOINT_URL") else "virtual"},
         ),
     )

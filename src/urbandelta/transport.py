@@ -139,7 +139,7 @@ class Transport:
             return RangeFile(LocalContents(path), most=options.most)
         with self._lock:
             contents = self._open.get(href)
-            if contents is None:
+            if contents is None or contents.stale:
                 contents = DistantContents(
                     shown(href),
                     lambda span, version: self.request(href, span, version=version),
@@ -249,8 +249,8 @@ class Transport:
             try:
                 fresh = SignedUrl(href) if self._sign is None else self._sign(href)
                 if fresh.url.startswith("s3://"):
-                    link, expires = self._s3.link(fresh.url)
-                    fresh = SignedUrl(link, fresh.headers, expires)
+                    link, headers, expires = self._s3.link(fresh.url)
+                    fresh = SignedUrl(link, {**fresh.headers, **headers}, expires)
             except UrbandeltaError:
                 raise
             except Exception as error:  # whatever a signer raises may quote what it signs with
