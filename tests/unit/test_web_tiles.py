@@ -207,18 +207,18 @@ def test_colours_of_a_tile():
     assert Image.open(io.BytesIO(empty_png())).size == (TILE_PX, TILE_PX)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 60)), max_size=60))
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 300)), max_size=60))
 def test_a_cache_keeps_within_its_bytes(asked):
-    kept: ByteCache[bytes] = ByteCache(100, len)
+    kept: ByteCache[bytes] = ByteCache(1000, len)
     for key, size in asked:
         assert kept.get((key, size), lambda size=size: bytes(size)) == bytes(size)
-        assert kept.bytes_kept <= 100
+        assert kept.bytes_kept <= 1000
     kept.clear()
     assert kept.bytes_kept == 0
 
 
 def test_what_many_ask_for_is_made_once():
-    kept: ByteCache[bytes] = ByteCache(100, len)
+    kept: ByteCache[bytes] = ByteCache(1000, len)
     made = []
     gate = threading.Event()
 
@@ -237,7 +237,7 @@ def test_what_many_ask_for_is_made_once():
 
 
 def test_a_failure_reaches_the_caller_and_is_not_kept():
-    kept: ByteCache[bytes] = ByteCache(100, len)
+    kept: ByteCache[bytes] = ByteCache(1000, len)
 
     def fail() -> bytes:
         raise OSError("gone")

@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
+_ENTRY_BYTES = 256
+"""What a key and its place take, so that values without bytes of their own are bounded too."""
 
 
 class ByteCache(Generic[V]):
@@ -66,11 +68,11 @@ class ByteCache(Generic[V]):
             self._bytes = 0
 
     def _keep(self, key: Hashable, value: V) -> None:
-        size = self._size(value)
+        size = self._size(value) + _ENTRY_BYTES
         if size > self._most // 4:
             return
         self._kept[key] = value
         self._bytes += size
         while self._bytes > self._most:
             _, old = self._kept.popitem(last=False)
-            self._bytes -= self._size(old)
+            self._bytes -= self._size(old) + _ENTRY_BYTES

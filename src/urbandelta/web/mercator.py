@@ -16,12 +16,14 @@ import numpy.typing as npt
 import pyproj
 
 from urbandelta.grid import Grid
+from urbandelta.web.cache import ByteCache
 
 TILE_PX = 256
 MOST_ZOOM = 22
 EARTH_M = 2 * math.pi * 6_378_137.0
 """Width of the Web Mercator world in its own metres."""
 _LATTICE = 17
+_KNOWN_BYTES = 20 * 2**20
 _EDGE_POINTS = 64
 
 Ints = npt.NDArray[np.int32]
@@ -46,6 +48,7 @@ class TileGrid:
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
+        self._known: ByteCache[TilePixels | None] = ByteCache(_KNOWN_BYTES, _bytes_of)
         self._local = threading.local()
         west, south, east, north = grid.bounds
         x, y = _ring(west, south, east, north)
@@ -61,6 +64,10 @@ class TileGrid:
 
     def pixels(self, z: int, x: int, y: int) -> TilePixels | None:
         """Pixels of the grid under tile `z/x/y`; None where they do not meet. Raises ValueError for no such tile."""
+        # The same for all months, and asked for once a month.
+        return self._known.get((z, x, y), lambda: self._pixels(z, x, y))
+
+    def _pixels(self, z: int, x: int, y: int) -> TilePixels | None:
         if not 0 <= z <= MOST_ZOOM:
             raise ValueError(f"no zoom {z}; zooms are 0 to {MOST_ZOOM}")
         if not (0 <= x < 2**z and 0 <= y < 2**z):
@@ -152,6 +159,10 @@ class TileGrid:
         if source not in known:
             known[source] = pyproj.Transformer.from_crs(source, self.grid.crs, always_xy=True)
         return known[source]
+
+
+def _bytes_of(pixels: TilePixels | None) -> int:
+    return 0 if pixels is None else pixels.rows.nbytes + pixels.columns.nbytes
 
 
 def _clip(low: float, high: float) -> tuple[int, int]:

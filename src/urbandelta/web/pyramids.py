@@ -78,12 +78,18 @@ def sample(pyramid: Pyramid, bricks: Bricks, where: TilePixels) -> Bytes:
     inside = (where.rows >= 0) & (where.rows < height) & (where.columns >= 0) & (where.columns < width)
     if not inside.any():
         return _empty(TILE_PX, TILE_PX, (), OUTSIDE)
-    rows, columns = where.rows[inside] >> level, where.columns[inside] >> level
+    everywhere = bool(inside.all())
+    rows, columns = (where.rows, where.columns) if everywhere else (where.rows[inside], where.columns[inside])
+    rows, columns = rows >> level, columns >> level
     top, left = int(rows.min()), int(columns.min())
     mosaic = _mosaic(pyramid, bricks, level, slice(top, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
     tile = _empty(TILE_PX, TILE_PX, mosaic.shape[2:], 0 if mosaic.ndim == 3 else OUTSIDE)
     part = tile[where.top : where.top + inside.shape[0], where.left : where.left + inside.shape[1]]
-    part[inside] = mosaic[rows - top, columns - left]
+    picked = np.take(mosaic.reshape(-1, *mosaic.shape[2:]), (rows - top) * mosaic.shape[1] + (columns - left), axis=0)
+    if everywhere:
+        part[...] = picked
+    else:
+        part[inside] = picked
     return tile
 
 
