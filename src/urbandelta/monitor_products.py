@@ -1,10 +1,11 @@
-"""What a monitor writes beside its scores: files of events, rasters, their catalogue, the page.
+"""What a monitor writes beside its scores: files of events, rasters, their catalogue, a table per district, the page.
 
 Used by `update` into the store and by `replay` into a scratch folder, so that both make the same from the same scores.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +20,22 @@ if TYPE_CHECKING:
     from urbandelta.monitor import Monitor
     from urbandelta.store import Cube
 
-__all__ = ["EVENTS_FOLDER", "RASTERS_FOLDER", "REPORT_NAME", "STAC_FOLDER", "MadeProducts", "make_products"]
+__all__ = [
+    "DISTRICTS_FOLDER",
+    "EVENTS_FOLDER",
+    "RASTERS_FOLDER",
+    "REPORT_NAME",
+    "STAC_FOLDER",
+    "MadeProducts",
+    "make_products",
+]
 
 EVENTS_FOLDER = "events"
 RASTERS_FOLDER = "rasters"
 STAC_FOLDER = "stac"
+DISTRICTS_FOLDER = "districts"
 REPORT_NAME = "report.html"
+_DISTRICT_FILES = ("districts.csv", "districts_months.csv", "districts.json", "districts.png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +67,18 @@ def make_products(
     ----------
     monitor : Monitor
     folder : path
-        Made if absent; gets `events`, `rasters`, `stac` and `report.html`.
+        Made if absent; gets `events`, `rasters`, `stac`, `districts` and `report.html`.
     scores_url : str
     cube : Cube, optional
-        Whose acquisitions the catalogue and the page name.
+        That of the scores: its acquisitions are named and counted.
     progress : callable, optional
 
     Raises
     ------
     StoreError
         If there are no scores.
+    AoiError
+        If the districts cannot be read.
     EventError, ProductError
         If something cannot be written.
     """
@@ -115,6 +128,12 @@ def make_products(
             )
             written += described.written
             kept += described.kept
+        if wanted.districts is not None:
+            from urbandelta.zonal import write_zonal
+
+            source, target = monitor.resolve(wanted.districts), folder / DISTRICTS_FOLDER
+            with _noting([target / name for name in _DISTRICT_FILES], written, kept):
+                write_zonal(scores, source, target, cube=cube, events=events, options=options)
     if wanted.report:
         from urbandelta.report import write_report
 
@@ -138,16 +157,12 @@ def _platforms(cube: Cube) -> list[str]:
 
 @contextmanager
 def _noting(targets: Sequence[Path], written: list[Path], kept: list[Path]) -> Iterator[None]:
-    """Note which of some files change: each is replaced by renaming, so its inode tells."""
+    """Note which of some files say something else afterwards."""
     before = {path: _state(path) for path in targets}
     yield
     for path in targets:
         (kept if before[path] is not None and before[path] == _state(path) else written).append(path)
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+def _state(path: Path) -> bytes | None:
+    return hashlib.sha256(path.read_bytes()).digest() if path.exists() else None

@@ -150,7 +150,8 @@ def _update(
     news, told, problems = _tell(monitor, made.events, made.grid, told=int(state.get("told") or 0))
     changed = bool(extension.scored or made.written or any(facts.get("added", {}).values()))
     manifest = ""
-    if changed:
+    # An update that was killed after its products leaves nothing to do but to say what they were made from.
+    if changed or state.get("scores") != _store_stamp(monitor.scores_url):
         manifest = str(
             write_manifest(
                 monitor,
@@ -285,6 +286,7 @@ def _look(monitor: Monitor, *, until: str | None, fetch: bool, told: Any) -> dic
     if None in stamps.values():
         return None
     weights = Path(monitor.weights_path)
+    files = [monitor.resolve(name) for name in (monitor.aoi.file, monitor.products.districts) if name is not None]
     return {
         "version": __version__,
         "monitor": hashlib.sha256(monitor.model_dump_json().encode()).hexdigest(),
@@ -292,6 +294,7 @@ def _look(monitor: Monitor, *, until: str | None, fetch: bool, told: Any) -> dic
         "told": told,
         "missing": 0,
         "weights": _files_stamp([weights]) if weights.exists() else monitor.weights_path,
+        "files": _files_stamp(files),
         "products": _files_stamp([monitor.folder / "products"]),
         **stamps,
     }

@@ -34,6 +34,13 @@ def scored(
     """A monitor with cube, scores and products, and the manifest of the run."""
     folder = tmp_path_factory.mktemp("monitor")
     save_weights(make_weights(), folder / "w.safetensors")
+    ring = [[2.99, 45.14], [3.01, 45.14], [3.01, 45.16], [2.99, 45.16], [2.99, 45.14]]
+    district = {
+        "type": "Feature",
+        "properties": {"name": "all"},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    (folder / "districts.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [district]}))
     shutil.copytree(make_cube(days=230, every=5).url, folder / "town" / "cube")
     monitor = parse_monitor(
         {
@@ -46,7 +53,7 @@ def scored(
             "weights": "w.safetensors",
             "predict": {"tile": 12, "halo": 4},
             "events": {"threshold": 0.01, "low": 0.005},
-            "products": {"report": False},
+            "products": {"report": False, "districts": "districts.geojson"},
         },
         where=folder / "town.yaml",
     )
@@ -77,7 +84,9 @@ def test_products_are_made_once(scored: tuple[Monitor, Path]) -> None:
     )
     assert not again.written
     names = {path.relative_to(monitor.folder / "products").parts[0] for path in again.files}
-    assert names == {"events", "rasters", "stac"}
+    assert names == {"districts", "events", "rasters", "stac"}
+    table = (monitor.folder / "products" / "districts" / "districts.csv").read_text().splitlines()
+    assert table[1].startswith("all,4.8")
 
 
 def test_a_manifest_says_what_the_result_was_made_from(scored: tuple[Monitor, Path]) -> None:
