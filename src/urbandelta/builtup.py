@@ -19,12 +19,13 @@ from urbandelta.types import BoolArray, FloatArray
 if TYPE_CHECKING:
     from urbandelta.store import Cube
 
-__all__ = ["INDEX_SHIFT", "INDEX_THRESHOLD", "BuiltUp", "built_up", "index_stream"]
+__all__ = ["INDEX_SHIFT", "INDEX_THRESHOLD", "BuiltUp", "built_up", "index_stream", "sampled_beta"]
 
 INDEX_SHIFT = 0.25
 """The papers' alpha for most places (`indices.endisi`)."""
 INDEX_THRESHOLD = 0.1
 """Ground whose index exceeds this counts as built-up. A choice, not a calibration: most ground has exactly 0."""
+SAMPLED_ACQUISITIONS, BLOCK_PX = 12, 256
 YEAR = np.timedelta64(365, "D")
 
 
@@ -92,6 +93,32 @@ def built_up(cube: Cube, start: np.datetime64, end: np.datetime64) -> BuiltUp | 
     return BuiltUp(before, after, spans[0], spans[1], (runs[0].stop - runs[0].start, runs[1].stop - runs[1].start))
 
 
+def sampled_beta(cube: Cube) -> float | None:
+    """Scale of the index over the area, from blocks of its clearest acquisitions; None without the bands for it."""
+    name = index_stream(cube)
+    if name is None:
+        return None
+    valid = np.asarray(cube.valid_fraction(name))
+    roles, stored = cube.era.stream(name).roles, cube.bands(name)
+    index = [stored.index(roles[role]) for role in ROLES]
+    sums, count = np.zeros(3), 0
+    for k in np.sort(np.argsort(-valid, kind="stable")[:SAMPLED_ACQUISITIONS]).tolist():
+        for rows in _blocks(cube.grid.height):
+            for columns in _blocks(cube.grid.width):
+                values, mask = cube.read(name, slice(k, k + 1), rows, columns)
+                seen = values[0][..., index][mask[0] == 0]
+                found, number = corrected_sums(*_bands(seen))
+                sums, count = sums + found, count + number
+    return beta_of([coefficients_of(sums, count)])
+
+
+def _blocks(size: int) -> list[slice]:
+    """The whole of a short side, or two blocks of a long one."""
+    if size <= 2 * BLOCK_PX:
+        return [slice(0, size)]
+    return [slice(middle - BLOCK_PX // 2, middle + BLOCK_PX // 2) for middle in (size // 4, 3 * size // 4)]
+
+
 def _bands(image: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """The four bands (y, x) of an image (y, x, band), in the order of `ROLES`."""
+    """The four bands (...) of an image (..., band), in the order of `ROLES`."""
     return image[..., 0], image[..., 1], image[..., 2], image[..., 3]

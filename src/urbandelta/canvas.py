@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from urbandelta.cartography import MapFrame
 from urbandelta.figures import palette
-from urbandelta.types import FloatArray
+from urbandelta.types import BoolArray, FloatArray
 
 __all__ = [
     "ACCENT",
@@ -113,13 +113,30 @@ class Canvas:
         ground.paste(picture, (0, 0), picture)
         self.image.paste(ground, (x, y))
 
+    def outline(self, x: int, y: int, width: int, height: int, mask: BoolArray) -> None:
+        """White line with a dark rim around the pixels of a mask (y, x) of a map, for eyes to which red is dull."""
+        large = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST), bool)
+        padded = np.pad(large, 1)
+        grown = padded.copy()
+        for axis in (0, 1):
+            for step in (-1, 1):
+                grown |= np.roll(padded, step, axis)
+        inner = large & ~_eroded(large)
+        picture = np.asarray(self.image).copy()
+        view = picture[y : y + height, x : x + width]
+        view[grown[1:-1, 1:-1] & ~large] = INK
+        view[inner] = PAPER
+        self.image.paste(Image.fromarray(picture))
+
     def scale_bar(self, x: int, y: int, width: int, frame: MapFrame) -> None:
         """The scale bar of a map `width` pixels wide, its left end at (x, y); to be seen on any ground."""
         percent, label = frame.scale_bar
         length = width * percent / 100
         self.box(x - 1, y - 5, x + length + 1, y + 2, (0, 0, 0))
         self.box(x, y - 4, x + length, y + 1, (255, 255, 255))
-        self.text(x + length / 2, y - 9, label, size=12, bold=True, colour=(255, 255, 255), anchor="ms", halo=True)
+        # Over the middle of a long bar; a short one would push its words over the map's edge.
+        at, anchor = (x + length / 2, "ms") if length >= 48 else (x, "ls")
+        self.text(at, y - 9, label, size=12, bold=True, colour=(255, 255, 255), anchor=anchor, halo=True)
 
     def colour_bar(self, x: int, y: int, width: int, *, threshold: float, label: str = "Change score") -> None:
         """Ramp of scores with its ends and the threshold named; its upper left corner at (x, y), 34 pixels high."""
@@ -132,3 +149,13 @@ class Canvas:
         for position, words, anchor in ((x, "0", "lt"), (at, f"{threshold:g}", "mt"), (x + width, "1", "rt")):
             self.text(position, y + 16, words, size=11, colour=MUTED, anchor=anchor)
         self.text(x - 8, y + 9, label, size=11, colour=MUTED, anchor="rs")
+
+
+def _eroded(mask: BoolArray) -> BoolArray:
+    """Without the pixels (y, x) that touch an edge of the mask; the picture's own edge is none."""
+    padded = np.pad(mask, 1, mode="edge")
+    kept = padded.copy()
+    for axis in (0, 1):
+        for step in (-1, 1):
+            kept &= np.roll(padded, step, axis)
+    return np.asarray(kept[1:-1, 1:-1])

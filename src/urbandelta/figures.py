@@ -211,7 +211,7 @@ def history_chart(
                     axis.axvline(
                         float(_mpl(pixel.true_date)), color=INK, linewidth=1.2, linestyle=(0, (2, 2)), zorder=1
                     )
-        _date_ticks(axes[-1], width)
+        date_ticks(axes[-1], width)
         return _svg(figure, name)
 
 
@@ -299,7 +299,7 @@ def acquisition_chart(streams: Sequence[Acquisitions], platforms: Sequence[str],
             axis.set_ylim(0, 1.05)
             axis.set_yticks([0, 1], ["0", "100 %"])
             _title(axis, f"{title_of(stream.stream)}: {stream.times.size} acquisitions")
-        _date_ticks(axes[-1], width)
+        date_ticks(axes[-1], width)
         return _svg(figure, name)
 
 
@@ -329,7 +329,7 @@ def month_chart(streams: Sequence[Acquisitions], *, width: int, name: str) -> st
             axis.set_yticks([0, top])
             axis.set_xlim(edges[0], edges[-1])
             _title(axis, title_of(stream.stream))
-        _date_ticks(axes[-1], width)
+        date_ticks(axes[-1], width)
         return _svg(figure, name)
 
 
@@ -368,7 +368,7 @@ def timeline_chart(
         axis.set_xlim(shown.min(), shown.max())
         axis.grid(visible=False, axis="y")
         axis.grid(visible=True, axis="x")
-        _date_ticks(axis, width)
+        date_ticks(axis, width)
         return _svg(figure, name)
 
 
@@ -398,7 +398,7 @@ def _stack(width: int, heights: Sequence[float], *, unit: int) -> tuple[Figure, 
     return figure, axes
 
 
-def _date_ticks(axis: Axes, width: int) -> None:
+def date_ticks(axis: Axes, width: int) -> None:
     """Label whole months, quarters or years, as many as the width has room for: "2021" in January, else "Apr"."""
     low, high = (np.datetime64(int(day * 86_400), "s").astype("datetime64[M]") for day in axis.get_xlim())
     months = np.arange(low, high + 1)

@@ -9,25 +9,23 @@ from __future__ import annotations
 import importlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from PIL import Image
 
 from urbandelta.canvas import ACCENT, HATCH, INK, LINE, MUTED, PAPER, SPAN, Canvas, panel_size, score_colours
 from urbandelta.cartography import MapFrame
 from urbandelta.cog import write_whole
-from urbandelta.composites import display_bands, fit_stretch, median_of_run, shrink, title_of
 from urbandelta.errors import ConfigError, GridError, ProductError
-from urbandelta.figures import MONTHS, palette
-from urbandelta.narrative import plain_date
-from urbandelta.products import checked_score, grid_of, period_maxima
-from urbandelta.types import FloatArray, Progress
+from urbandelta.figures import palette
+from urbandelta.moments import Moment, Sight, month_moments, sights, window_moments
+from urbandelta.products import grid_of
+from urbandelta.types import Progress
 
 if TYPE_CHECKING:
     from urbandelta.store import Cube
@@ -36,8 +34,6 @@ __all__ = ["FORMATS", "Every", "TimelapseSummary", "write_timelapse"]
 
 Every: TypeAlias = Literal["month", "window"]
 FORMATS = (".gif", ".webp", ".mp4")
-HALF_DAYS = np.timedelta64(15, "D")
-"""A window's picture is made of the acquisitions this close to its middle."""
 HOLD_SECONDS = 2.0
 """The last frame stays, or the eye cannot read what came out."""
 SCORE_SHADES = 48
@@ -55,30 +51,6 @@ class TimelapseSummary:
     bytes: int
     width: int
     height: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Moment:
-    """One frame before it is drawn."""
-
-    label: str
-    details: str
-    start: np.datetime64
-    end: np.datetime64
-    """Of the windows that it shows."""
-    seen_start: np.datetime64
-    seen_end: np.datetime64
-    """Of the acquisitions that it shows, the end excluded."""
-    score: FloatArray
-    """(y, x), at display size."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Sight:
-    """The scene at one moment."""
-
-    rgba: npt.NDArray[np.uint8]
-    acquisitions: int
 
 
 def write_timelapse(
@@ -128,11 +100,11 @@ def write_timelapse(
         raise GridError(f"the scores lie on {grid}, the cube on {cube.grid}; pass the cube that they were made from")
     frame = MapFrame(grid)
     factor = max(-(-max(grid.shape) // size), 1)
-    moments = list(_months(scores, factor) if every == "month" else _windows(scores, factor))
-    title, sights = _sights(cube, moments, factor) if cube is not None else ("", [])
+    moments = list(month_moments(scores, factor) if every == "month" else window_moments(scores, factor))
+    title, seen = sights(cube, moments, factor) if cube is not None else ("", [])
     frames = []
     for number, moment in enumerate(moments):
-        sight = sights[number] if sights else None
+        sight = seen[number] if seen else None
         frames.append(_draw(moment, sight, title, moments, frame, size=size, threshold=threshold))
         if progress is not None:
             progress(number + 1, len(moments), moment.label)
@@ -165,95 +137,14 @@ def _video_writer(path: Path) -> Any:
         ) from error
 
 
-# ---------------------------------------------------------------- what to show
-
-
-def _months(scores: xr.Dataset, factor: int) -> Iterator[_Moment]:
-    """A moment for each calendar month from the first to the last window's middle."""
-    starts, ends = scores["window_start"].values, scores["window_end"].values
-    provisional = _provisional(scores)
-    of_window = scores["time"].values.astype("datetime64[M]")
-    for period in period_maxima(scores):
-        month = period.start.astype("datetime64[M]")
-        mine = of_window == month
-        year, number = str(month).split("-")
-        details = "no window is centred here"
-        first, last = period.start, period.end
-        if mine.any():
-            first, last = starts[mine].min(), ends[mine].max()
-            windows = "1 window" if period.windows == 1 else f"{period.windows} windows"
-            details = f"{windows}, {plain_date(first)} to {plain_date(last)}{_mark(provisional[mine])}"
-        yield _Moment(
-            f"{MONTHS[int(number) - 1]} {year}",
-            details,
-            first,
-            last,
-            period.start,
-            period.end,
-            shrink(period.maximum, factor, how="max"),
-        )
-
-
-def _windows(scores: xr.Dataset, factor: int) -> Iterator[_Moment]:
-    """A moment for each window, in order of time."""
-    score = checked_score(scores)
-    middles, counts = scores["time"].values, scores["n_obs"].values
-    starts, ends = scores["window_start"].values, scores["window_end"].values
-    provisional = _provisional(scores)
-    for k in np.argsort(starts, kind="stable"):
-        values = np.asarray(score[int(k)].values, np.float32)
-        yield _Moment(
-            plain_date(middles[k]),
-            f"{plain_date(starts[k])} to {plain_date(ends[k])}, {counts[k]} observations{_mark(provisional[[k]])}",
-            starts[k],
-            ends[k],
-            middles[k] - HALF_DAYS,
-            middles[k] + HALF_DAYS,
-            shrink(values, factor, how="max"),
-        )
-
-
-def _provisional(scores: xr.Dataset) -> npt.NDArray[np.bool_]:
-    if "provisional" not in scores:
-        return np.zeros(scores.sizes["window"], np.bool_)
-    return np.asarray(scores["provisional"].values, np.bool_)
-
-
-def _mark(provisional: npt.NDArray[np.bool_]) -> str:
-    return ", provisional" if provisional.any() else ""
-
-
-def _sights(cube: Cube, moments: Sequence[_Moment], factor: int) -> tuple[str, list[_Sight]]:
-    """What to call the pictures of the scene, and one for each moment; none if the cube has nothing to show."""
-    streams = sorted((cube.era.stream(name) for name in cube.streams), key=lambda s: s.kind != "optical")
-    if not streams:
-        return "", []
-    stream = streams[0]
-    bands, kind = display_bands(stream, cube.bands(stream.name))
-    times = cube.times(stream.name)
-    latest: FloatArray | None = None
-    values, counts = [], []
-    for moment in moments:
-        first, stop = np.searchsorted(times, [moment.seen_start, moment.seen_end])
-        if stop > first:
-            median = median_of_run(cube, stream.name, bands, slice(int(first), int(stop)), factor)
-            latest = median if latest is None else np.where(np.isfinite(median), median, latest)
-        shape = (*moment.score.shape, len(bands))
-        values.append(np.full(shape, np.nan, np.float32) if latest is None else latest)
-        counts.append(int(stop - first))
-    common = fit_stretch(values[:: max(len(values) // 12, 1)], radar=kind == "radar")
-    title = f"{title_of(stream)}, decibels" if kind == "radar" else kind.capitalize()
-    return title, [_Sight(common.rgba(image), count) for image, count in zip(values, counts, strict=True)]
-
-
 # ---------------------------------------------------------------- drawing
 
 
 def _draw(
-    moment: _Moment,
-    sight: _Sight | None,
+    moment: Moment,
+    sight: Sight | None,
     title: str,
-    moments: Sequence[_Moment],
+    moments: Sequence[Moment],
     frame: MapFrame,
     *,
     size: int,
@@ -284,7 +175,7 @@ def _draw(
     return canvas.image
 
 
-def _time_bar(canvas: Canvas, x: int, y: int, width: int, moment: _Moment, moments: Sequence[_Moment]) -> None:
+def _time_bar(canvas: Canvas, x: int, y: int, width: int, moment: Moment, moments: Sequence[Moment]) -> None:
     """Line of time with its years, the span of the windows shown, and where we are."""
     start = min(m.start for m in moments)
     end = max(m.end for m in moments)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from urbandelta.store import Cube
 
-__all__ = ["timelapse"]
+__all__ = ["picture", "timelapse"]
 
 Scores = Annotated[str, typer.Argument(metavar="SCORES", help="Score store that `predict` or `update` wrote.")]
 CubeOption = Annotated[
@@ -70,3 +70,82 @@ def _open(scores: str, cube: str | None) -> tuple[xr.Dataset, Cube | None]:
 
     opened = open_scores(scores)
     return opened, cube_for(opened, cube)
+
+
+class Kind(StrEnum):
+    """What a picture shows."""
+
+    overlay = "overlay"
+    series = "series"
+    pixel = "pixel"
+
+
+class PlateEach(StrEnum):
+    """What gets a small picture of its own."""
+
+    month = "month"
+    window = "window"
+    acquisition = "acquisition"
+
+
+def picture(
+    scores: Scores,
+    out: Annotated[Path, typer.Option("--out", metavar="PNG", help="The picture to write; replaced.")],
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="overlay: highest score in red over the scene. series: small pictures through time. "
+            "pixel: one pixel's score, radar and indices through time."
+        ),
+    ] = Kind.overlay,
+    at: Annotated[
+        str | None, typer.Option(metavar="LON,LAT", help="Of a pixel, in degrees [the highest score].")
+    ] = None,
+    every: Annotated[
+        PlateEach, typer.Option(help="Of a series: a picture for each month, window or clear acquisition.")
+    ] = PlateEach.month,
+    size: Annotated[
+        int | None, typer.Option(help="Longer side of a map in pixels [1000, in a series 170]; of a pixel, the width.")
+    ] = None,
+    cube: CubeOption = None,
+    threshold: Threshold = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Write a still picture of scores as PNG."""
+    from urbandelta.errors import ProductError
+    from urbandelta.pixel_plot import draw_pixel, strongest_pixel
+    from urbandelta.plates import check_size, draw_overlay, draw_series, pixel_at, write_png
+    from urbandelta.products import grid_of, score_maps
+    from urbandelta.repository import icechunk_errors
+
+    if at is not None and kind is not Kind.pixel:
+        raise typer.BadParameter("only a pixel has a place; use --kind pixel", param_hint="--at")
+    with icechunk_errors(scores):
+        opened, pictures = _open(scores, cube)
+        if kind is Kind.overlay:
+            if pictures is None:
+                raise ProductError(f"{scores}: its cube is not at hand; give it with --cube")
+            content = draw_overlay(opened, pictures, size=size or 1000, threshold=threshold)
+        elif kind is Kind.series:
+            content = draw_series(opened, pictures, every=every.value, size=size or 170)
+        else:
+            check_size(size or 1200)
+            place = (
+                strongest_pixel(score_maps(opened).maximum) if at is None else pixel_at(grid_of(opened), _lonlat(at))
+            )
+            content = draw_pixel(opened, pictures, *place, width=size or 1200, threshold=threshold)
+    written = write_png(out, content)
+    if as_json:
+        print_json({"path": str(out), "bytes": written})
+        return
+    typer.echo(out)
+
+
+def _lonlat(text: str) -> tuple[float, float]:
+    try:
+        lon, lat = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is not LON,LAT in degrees, such as 5.4366,50.6682", param_hint="--at"
+        ) from error
+    return lon, lat
