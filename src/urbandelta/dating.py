@@ -1,18 +1,13 @@
-"""When a pixel changed, from the run of windows that flag it.
+"""When a pixel changed, and until when, from the run of windows that flag it.
 
 A window flags a change that lies inside it. So the change lies inside every window of an unbroken run of flagged
-windows: after the start of the run's last window, before the end of its first. A run begins and ends where the score
-passes `EDGE_SHARE` of the threshold, between two windows by linear interpolation; of several runs that reach the
-threshold, the one with the highest score counts.
-
-Either bound lies behind the change: a window must go on for a while after a change before it can flag it, and a window
-that begins soon after it is still flagged, since what is being built goes on rising. Both are moved back by `LAG_SHARE`
-of the window's length, and the estimate is their weighted mean. The constants were set on simulated scenes of both eras
-with the shipped weights (`docs/products.md`).
+windows: after the start of the run's last window, before the end of its first. `flanks` finds both bounds; a date is a
+weighted mean of them moved by a constant of the era, and the bounds of its interval likewise. The constants are fitted
+on simulated scenes (`docs/dates.md`); of several runs that reach the threshold, the one with the highest score counts.
 
 A run that begins with the first window of the series was cut: windows before it would have flagged the change too, so
 the end of its first window bounds nothing. The same holds for a run that ends with the last window. The estimate then
-rests on the other bound alone.
+rests on the other bound alone, and has constants of its own.
 """
 
 from __future__ import annotations
@@ -31,87 +26,14 @@ import xarray as xr
 from urbandelta.eras import ERAS
 from urbandelta.flanks import DaysFloat, Edges
 from urbandelta.score_runs import find_runs
-from urbandelta.types import BoolArray, FloatArray
 
 NO_DATE = -1
 """Nodata of maps of dates, counts and window numbers."""
 
-EDGE_SHARE = 0.4
-"""Share of the threshold at which a run begins and ends: the flanks of a run tell more than its plateau."""
-LAG_SHARE = 0.1
-"""How far, as a share of the window's length, both bounds lie behind the change."""
+LOW = 0.3
+"""Windows of at least this belong to a run, where nothing else is said."""
 START_WEIGHT = 0.7
 """Weight of the bound by the last window's start: it scatters by two thirds of what the other does."""
-
-
-class StrongestRun:
-    """Follows, pixel by pixel, the run of windows with the highest score; windows come in order of time."""
-
-    def __init__(self, shape: tuple[int, int], threshold: float) -> None:
-        self._threshold, self._edge = threshold, EDGE_SHARE * threshold
-        self._span: tuple[float, float] | None = None
-        self._before: tuple[float, float] = (0.0, 0.0)
-        self._scores = np.full(shape, -np.inf, np.float32)
-        self._inside = np.zeros(shape, np.bool_)
-        self._peak = np.full(shape, -np.inf, np.float32)
-        self._latest, self._latest_cut = np.zeros(shape), np.zeros(shape, np.bool_)
-        self._best_peak = np.full(shape, -np.inf, np.float32)
-        # Days (y, x) of the strongest run so far: its bounds, and whether the series cuts it on either side.
-        self._bounds = np.zeros((2, *shape))
-        self._cut = np.zeros((2, *shape), np.bool_)
-
-    def add(self, scores: FloatArray, start: float, end: float) -> None:
-        """Take the next window: its scores (y, x), -inf where there is none, and its first and last day."""
-        inside = scores >= self._edge
-        begins, ends = inside & ~self._inside, self._inside & ~inside
-        lag = LAG_SHARE * (end - start)
-        if self._span is None:
-            self._latest[begins], self._latest_cut[begins] = end - lag, True
-            self._span = (start, end)
-        else:
-            previous_start, previous_end = self._before
-            self._latest[begins] = end - lag - self._passed(scores, self._scores, begins) * (end - previous_end)
-            self._latest_cut[begins] = False
-            # Judged by the lag of the window that the run leaves, hence before this one takes its place.
-            earliest = previous_start + self._passed(self._scores, scores, ends) * (start - previous_start)
-            self._close(ends, earliest - LAG_SHARE * (previous_end - previous_start), cut=False)
-            self._span = (self._span[0], end)
-        self._peak[begins] = -np.inf
-        np.maximum(self._peak, scores, out=self._peak, where=inside)
-        self._inside, self._scores, self._before = inside, scores, (start, end)
-
-    def dates(self) -> npt.NDArray[np.int32]:
-        """Estimated day of change (y, x), days since 1970-01-01; -1 where no window reaches the threshold."""
-        if self._span is None:
-            return np.full(self._inside.shape, NO_DATE, np.int32)
-        start, end = self._before
-        self._close(self._inside, np.full(np.count_nonzero(self._inside), start - LAG_SHARE * (end - start)), cut=True)
-        found = np.isfinite(self._best_peak)
-        (earliest, latest), (cut_start, cut_end) = self._bounds[:, found], self._cut[:, found]
-        estimate = START_WEIGHT * earliest + (1 - START_WEIGHT) * latest
-        estimate = np.where(cut_start & ~cut_end, earliest, np.where(cut_end & ~cut_start, latest, estimate))
-        days = np.full(found.shape, NO_DATE, np.int32)
-        days[found] = np.floor(np.clip(estimate, *self._span)).astype(np.int32)
-        return days
-
-    def _passed(self, high: FloatArray, low: FloatArray, where: BoolArray) -> DaysFloat:
-        """How far on the way from `high` to `low` the edge lies (pixel,), 0 where `low` is unknown."""
-        above, below = high[where].astype(np.float64), low[where].astype(np.float64)
-        known = np.isfinite(below)
-        share = np.zeros(above.shape)
-        share[known] = (above - self._edge)[known] / (above - below)[known]
-        return share
-
-    def _close(self, where: BoolArray, earliest: DaysFloat, *, cut: bool) -> None:
-        """End the runs of some pixels (y, x), whose change is not before `earliest` (pixel,)."""
-        leads = (self._peak[where] >= self._threshold) & (self._peak[where] > self._best_peak[where])
-        rows, columns = (index[leads] for index in np.nonzero(where))
-        self._best_peak[rows, columns] = self._peak[rows, columns]
-        self._bounds[:, rows, columns] = earliest[leads], self._latest[rows, columns]
-        self._cut[:, rows, columns] = self._latest_cut[rows, columns], np.full(rows.size, cut)
-
-
-# ---------------------------------------------------------------- from flanks to dates
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +150,7 @@ class DateMaps:
         return np.where(self.first == NO_DATE, NO_DATE, self.last - self.first).astype(np.int32)
 
 
-def date_maps(scores: xr.Dataset, *, threshold: float = 0.5, low: float = 0.3) -> DateMaps:
+def date_maps(scores: xr.Dataset, *, threshold: float = 0.5, low: float = LOW) -> DateMaps:
     """Date the strongest run of every pixel that reaches the threshold.
 
     Parameters

@@ -144,7 +144,7 @@ def combine_scores(
         windows=windows,
         chunks=SCORE_CHUNKS,
         attributes=_attributes(opened, rule, side),
-        provisional=first.data["provisional"].values if "provisional" in first.data.variables else None,
+        provisional=first.data["provisional"].values.tolist() if "provisional" in first.data.variables else None,
         spread=True,
         overwrite=overwrite,
     )

@@ -21,7 +21,7 @@ import rasterio
 import xarray as xr
 
 from urbandelta.cog import content_digest, known_digest, next_action, write_cog
-from urbandelta.dating import NO_DATE, StrongestRun
+from urbandelta.dating import LOW, NO_DATE, date_maps
 from urbandelta.errors import ProductError
 from urbandelta.grid import Grid
 from urbandelta.types import Array, FloatArray, Progress, TimeArray
@@ -152,15 +152,13 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
     score = checked_score(scores)
     check_threshold(threshold)
     days = days_of(scores["time"].values)
-    starts, ends = (_fractional_days(scores[name].values) for name in ("window_start", "window_end"))
-    in_time = np.argsort(starts, kind="stable")
+    in_time = np.argsort(scores["window_start"].values, kind="stable")
     shape = (score.sizes["y"], score.sizes["x"])
     maximum = np.full(shape, -np.inf, np.float32)
-    at, first, last, change = (np.full(shape, NO_DATE, np.int32) for _ in range(4))
+    at, first, last = (np.full(shape, NO_DATE, np.int32) for _ in range(3))
     count = np.zeros(shape, np.int32)
     for y, x in pixel_blocks(score):
         height, width = maximum[y, x].shape
-        strongest = StrongestRun((height, width), threshold)
         for run in window_runs(score, y=height, x=width):
             members = in_time[run]
             values = np.array(score[_as_slice(members), y, x].values, np.float32)
@@ -173,11 +171,9 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
             above = values >= threshold
             count[y, x] += above.sum(axis=0, dtype=np.int32)
             _credit_dates(first[y, x], last[y, x], above, days[members])
-            for scored, window in zip(values, members, strict=True):
-                strongest.add(scored, float(starts[window]), float(ends[window]))
-        change[y, x] = strongest.dates()
     unseen = np.isneginf(maximum)
     maximum[unseen], count[unseen] = np.nan, NO_DATE
+    change = date_maps(scores, threshold=threshold, low=min(LOW, threshold)).first
     return ScoreMaps(maximum, at, count, first, last, change, threshold)
 
 
@@ -198,12 +194,6 @@ def spread_of_maximum(scores: xr.Dataset, maps: ScoreMaps) -> FloatArray:
                 chosen = np.take_along_axis(values, np.where(inside, at - run.start, 0)[None], axis=0)[0]
                 np.copyto(found[y, x], chosen, where=inside)
     return found
-
-
-def _fractional_days(times: TimeArray) -> npt.NDArray[np.float64]:
-    """Days since 1970-01-01 (UTC) with the time of day as a fraction."""
-    seconds: npt.NDArray[np.float64] = times.astype("datetime64[s]").astype(np.float64)
-    return seconds / 86_400
 
 
 def _as_slice(members: npt.NDArray[np.intp]) -> slice | npt.NDArray[np.intp]:
@@ -353,7 +343,7 @@ def products_of(scores: xr.Dataset, *, which: Which, threshold: float = 0.5) -> 
 def _summary_products(maps: ScoreMaps) -> Iterator[Product]:
     limit = {"threshold": f"{maps.threshold:g}"}
     days = {**limit, "units": "days since 1970-01-01", "estimator": "middle of the window"}
-    run_days = {**days, "estimator": "from what the windows of the strongest flagged run have in common"}
+    run_days = {**days, "estimator": "first date of the strongest flagged run"}
     rows: tuple[tuple[str, Array, str, dict[str, str]], ...] = (
         ("window_of_max", maps.window_of_maximum, "index of the window with the highest score", {}),
         ("count", maps.count, "number of windows at or above the threshold", limit),
