@@ -28,6 +28,13 @@ class Each(StrEnum):
     month = "month"
 
 
+class Format(StrEnum):
+    """Kind of file of an export."""
+
+    geotiff = "geotiff"
+    zarr = "zarr"
+
+
 _WHICH: dict[Each | None, Which] = {None: "maps", Each.window: "windows", Each.month: "monthly"}
 
 Scores = Annotated[str, typer.Argument(metavar="SCORES", help="Score store that `predict` wrote.")]
@@ -41,11 +48,14 @@ def export(
     whole_set: Annotated[
         bool, typer.Option("--set", help="The set that a monitor keeps, in DIR/rasters, and its STAC in DIR/stac.")
     ] = False,
+    fmt: Annotated[
+        Format, typer.Option("--format", help="geotiff, or zarr: scores and maps as one plain Zarr store, DIR itself.")
+    ] = Format.geotiff,
     threshold: Threshold = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that hold another result.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write maps of change as cloud-optimised GeoTIFFs.
+    """Write maps of change as cloud-optimised GeoTIFFs, or scores and maps as one Zarr store.
 
     Without --each or --set: highest score, window of the highest score, number of windows at or above the threshold,
     first and last date (int32 days since 1970-01-01, -1 none). Running it again writes nothing new and says so.
@@ -56,10 +66,16 @@ def export(
 
     if whole_set and (each is not None or overwrite):
         raise typer.BadParameter("takes neither --each nor --overwrite", param_hint="--set")
+    if fmt is Format.zarr and (whole_set or each is not None):
+        raise typer.BadParameter(
+            "zarr holds all scores and maps; takes neither --each nor --set", param_hint="--format"
+        )
     # Scores are read when their values are needed, so a lost or damaged file shows only then.
     with progress_bar("maps") as progress, icechunk_errors(scores):
         opened = open_scores(scores)
-        if whole_set:
+        if fmt is Format.zarr:
+            done = _export_zarr(opened, to, threshold, overwrite, progress)
+        elif whole_set:
             done = _export_set(opened, to, threshold, progress)
         else:
             done = export_cogs(
@@ -71,7 +87,8 @@ def export(
     for path in done.written:
         typer.echo(path)
     if done.kept:
-        typer.echo(f"{len(done.kept)} files hold the same already and were left alone", err=True)
+        which = "1 file holds" if len(done.kept) == 1 else f"{len(done.kept)} files hold"
+        typer.echo(f"{which} the same already and were left alone", err=True)
 
 
 def _export_set(scores: xr.Dataset, to: Path, threshold: float, progress: Progress) -> ExportReport:
@@ -84,6 +101,14 @@ def _export_set(scores: xr.Dataset, to: Path, threshold: float, progress: Progre
     rasters = write_rasters(scores, to / "rasters", options=options, progress=progress)
     described = write_stac(scores, to / "rasters", to / "stac", name=to.absolute().name)
     return ExportReport(rasters.written + described.written, rasters.kept + described.kept)
+
+
+def _export_zarr(scores: xr.Dataset, to: Path, threshold: float, overwrite: bool, progress: Progress) -> ExportReport:
+    from urbandelta.events import EventOptions
+    from urbandelta.zarr_export import write_zarr
+
+    options = EventOptions(threshold=threshold, low=min(EventOptions().low, threshold))
+    return write_zarr(scores, to, options=options, overwrite=overwrite, progress=progress)
 
 
 def report(
