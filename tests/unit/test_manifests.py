@@ -22,6 +22,7 @@ from urbandelta.monitor_products import make_products
 from urbandelta.repository import open_repository
 from urbandelta.scores import open_scores
 from urbandelta.store import Cube, open_cube
+from urbandelta.stream_index import array_of
 from urbandelta.weights import Weights, save_weights
 
 MOMENT = dt.datetime(2026, 5, 4, 3, 2, 1, tzinfo=dt.UTC)
@@ -167,8 +168,8 @@ def test_a_digest_depends_on_every_value(scored: tuple[Monitor, Path], tmp_path:
     repository = open_repository(str(tmp_path / "scores"), kind="scores")
 
     def write(store: Any, _snapshot: str) -> dict[str, Any]:
-        array = zarr.open_group(store, mode="r+", use_consolidated=False)["score"]
-        array[0, 3, 4] = np.nextafter(np.float32(array[0, 3, 4]), np.float32(2))
+        array = array_of(zarr.open_group(store, mode="r+", use_consolidated=False), "score")
+        array[0, 3, 4] = np.nextafter(np.asarray(array[0, 3, 4], np.float32), np.float32(2))
         return {}
 
     before = scores_digest(open_scores(str(tmp_path / "scores")))
