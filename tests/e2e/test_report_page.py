@@ -95,13 +95,25 @@ def test_the_page_fits_its_window_and_asks_for_nothing_else(page, report, tmp_pa
     lightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
     assert (sum(page.evaluate(lightness)) < 3 * 128) is dark
     shown = "[...document.querySelectorAll('.chart')].map(c => c.getBoundingClientRect().height > 0)"
-    assert page.evaluate(shown) == ([True, False] * 2 if width > 760 else [False, True] * 2)
+    assert page.evaluate(shown) == ([True, False] * 4 if width > 760 else [False, True] * 4)
     # Charts are drawn for their column: text that shrinks below 9 px on a phone is not legible.
     small = (
         "Math.min(...[...document.querySelectorAll('.chart text')].map(t => t.getBoundingClientRect().height)"
         ".filter(h => h > 0))"
     )
     assert page.evaluate(small) >= 9
+
+
+@needs_browser
+def test_an_outline_on_the_map_leads_to_the_row_of_its_event(page, report):
+    page.open(report[0])
+    ids = page.evaluate("[...document.querySelectorAll('#events .over a')].map(a => a.getAttribute('href').slice(1))")
+    assert len(ids) == report[1]["events"] == 2
+    page.evaluate("document.querySelector('#events .over a').focus()")
+    page.press("Enter")
+    page.evaluate("document.querySelector('#events .over a').dispatchEvent(new MouseEvent('click', {bubbles: true}))")
+    assert page.evaluate("location.hash") == f"#{ids[0]}"
+    assert page.evaluate("document.querySelector('tr:target').id") == ids[0]
 
 
 @needs_browser
