@@ -31,6 +31,7 @@ def test_demo_from_nothing_to_a_report_and_again(run, tmp_path):
     out = tmp_path / "demo"
     words = ("demo", "--out", out, "--size", 48, "--months", 14)
     made = run(*words, "--json").document()
+    assert made.pop("serve").split() == ["urbandelta", "serve", made["scores"], "--cube", made["cube"]]
     assert {name: Path(path).exists() for name, path in made.items()} == dict.fromkeys(made, True)
     scores = open_scores(made["scores"])
     assert scores.attrs["complete"]
