@@ -28,6 +28,8 @@ __all__ = ["Moment", "Sight", "acquisition_moments", "month_moments", "sights", 
 
 HALF_DAYS = np.timedelta64(15, "D")
 """A window's picture is made of the acquisitions this close to its middle."""
+EARLIER = 12
+"""Acquisitions before the first moment that fill the holes of its picture."""
 CLEAR = 0.5
 """Valid share from which an acquisition is worth a picture of its own."""
 
@@ -156,11 +158,15 @@ def sights(cube: Cube, moments: Sequence[Moment], factor: int, *, carry: bool = 
         Keep the last picture where a moment has no valid value.
     """
     stream = shown_stream(cube)
-    if stream is None:
+    if stream is None or not moments:
         return "", []
     bands, kind = display_bands(stream, cube.bands(stream.name))
     times = cube.times(stream.name)
     latest: FloatArray | None = None
+    earlier = int(np.searchsorted(times, moments[0].seen_start))
+    if carry and earlier:
+        # What was seen before fills the holes of the first picture.
+        latest = median_of_run(cube, stream.name, bands, slice(max(earlier - EARLIER, 0), earlier), factor)
     values, counts = [], []
     for moment in moments:
         first, stop = np.searchsorted(times, [moment.seen_start, moment.seen_end])

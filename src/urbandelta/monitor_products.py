@@ -146,6 +146,7 @@ def make_products(
                 cube_url=None if cube is None else cube.url,
                 title=monitor.name,
                 threshold=options.threshold,
+                events=events,
             )
     return MadeProducts(events=tuple(events), grid=grid, written=tuple(written), kept=tuple(kept))
 
