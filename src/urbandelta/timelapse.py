@@ -38,8 +38,10 @@ HOLD_SECONDS = 2.0
 """The last frame stays, or the eye cannot read what came out."""
 SCORE_SHADES = 48
 """Colours of a GIF that are kept for scores."""
+TWIN = 6
 MARGIN, HEADER, FOOTER = 16, 84, 66
-MOST_SIZE = 2160
+MOST_SIZE = 1080
+"""All frames are held in memory: at this size 8 MB each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,16 +216,19 @@ def _write_animation(path: Path, frames: Sequence[Image.Image], fps: float) -> i
 
 def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
     """One palette for all frames, or unchanged ground would flicker; words and scores keep their own colours."""
-    fixed = [PAPER, INK, MUTED, LINE, ACCENT, SPAN, *((grey, grey, grey) for grey in HATCH)]
-    colours = [*(value for colour in fixed for value in colour), *palette(colours=SCORE_SHADES).ravel().tolist()]
+    words = [PAPER, INK, MUTED, LINE, ACCENT, SPAN, *((grey, grey, grey) for grey in HATCH)]
+    fixed = np.concatenate([np.array(words, np.uint8), palette(colours=SCORE_SHADES)])
     chosen = frames[:: max(len(frames) // 8, 1)]
     width, height = frames[0].size
     together = Image.new("RGB", (width, height * len(chosen)))
     for number, image in enumerate(chosen):
         together.paste(image, (0, number * height))
-    found = together.quantize(256 - len(colours) // 3, method=Image.Quantize.MEDIANCUT).getpalette() or []
+    asked = together.quantize(256 - len(fixed), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    found = np.array(asked, np.uint8).reshape(-1, 3)[: 256 - len(fixed)]
+    # A near twin would win over the colour itself here and there, since the search for the nearest is a coarse one.
+    apart = np.abs(found[:, None].astype(np.int64) - fixed[None]).max(axis=2).min(axis=1)
     shared = Image.new("P", (1, 1))
-    shared.putpalette([*colours, *found[: 768 - len(colours)]])
+    shared.putpalette(np.concatenate([fixed, found[apart > TWIN]]).ravel().tolist())
     return shared
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,19 @@ def test_an_outline_on_the_map_leads_to_the_row_of_its_event(page, report):
     page.evaluate("document.querySelector('#events .over a').dispatchEvent(new MouseEvent('click', {bubbles: true}))")
     assert page.evaluate("location.hash") == f"#{ids[0]}"
     assert page.evaluate("document.querySelector('tr:target').id") == ids[0]
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_an_accessibility_checker_finds_nothing(page, report, dark):
+    found = find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        pytest.skip("needs axe-playwright-python, which carries axe-core")
+    page.open(report[0], dark=dark)
+    page.evaluate((Path(found.origin).parent / "axe.min.js").read_text("utf-8") + "; 0")
+    passed, problems = page.evaluate("axe.run().then(r => [r.passes.length, r.violations.map(v => [v.id, v.help])])")
+    assert passed > 10
+    assert problems == []
 
 
 @needs_browser

@@ -45,6 +45,8 @@ def test_a_frame_for_each_month_with_both_maps(scene, tmp_path, ending):
     brightness = score[:, round(0.2 * height) : round(0.4 * height), round(0.65 * width) : round(0.85 * width)]
     assert np.ptp(brightness.mean(axis=(1, 2, 3))) > 40
     assert done.bytes == done.path.stat().st_size
+    if ending == ".gif":
+        assert all((frame[2, 2] == 255).all() for frame in frames)  # paper stays white in a palette
 
 
 def test_the_same_scores_give_the_same_file(scene, tmp_path):
