@@ -22,6 +22,8 @@ STAGES = ("first", "provisional", "confirmed", "finished")
 MOST_ROWS = 200
 MOST_BARS = 40
 """A timeline of more bars cannot be read; the largest events are kept."""
+ROOM = 0.06
+"""Share of the map's sides that an outline must span for its number to lie in it and not beside."""
 
 
 def event_view(
@@ -100,10 +102,13 @@ def _in_pixels(geometry: BaseGeometry, grid: Grid) -> BaseGeometry:
     return shapely.transform(geometry, move)
 
 
-def _middle(geometry: BaseGeometry, grid: Grid) -> dict[str, float]:
-    """A point inside the outline, in per cent of the map from the left and the top."""
-    point = _in_pixels(geometry, grid).representative_point()
-    return {"x": 100 * point.x / grid.width, "y": 100 * point.y / grid.height}
+def _middle(geometry: BaseGeometry, grid: Grid) -> dict[str, float | bool]:
+    """A point inside the outline, in per cent of the map from the left and the top, and whether a number fits there."""
+    moved = _in_pixels(geometry, grid)
+    point = moved.representative_point()
+    left, top, right, bottom = moved.bounds
+    roomy = min((right - left) / grid.width, (bottom - top) / grid.height) > ROOM
+    return {"x": 100 * point.x / grid.width, "y": 100 * point.y / grid.height, "roomy": roomy}
 
 
 def _stages(events: Sequence[Event]) -> list[dict[str, Any]]:
