@@ -102,13 +102,18 @@ def _in_pixels(geometry: BaseGeometry, grid: Grid) -> BaseGeometry:
     return shapely.transform(geometry, move)
 
 
-def _middle(geometry: BaseGeometry, grid: Grid) -> dict[str, float | bool]:
-    """A point inside the outline, in per cent of the map from the left and the top, and whether a number fits there."""
+def _middle(geometry: BaseGeometry, grid: Grid) -> dict[str, float | str]:
+    """A point inside the outline, in per cent of the map from the left and the top, and where its number goes.
+
+    A number lies in a large outline, beside a small one, and never beyond the map's edge.
+    """
     moved = _in_pixels(geometry, grid)
     point = moved.representative_point()
     left, top, right, bottom = moved.bounds
-    roomy = min((right - left) / grid.width, (bottom - top) / grid.height) > ROOM
-    return {"x": 100 * point.x / grid.width, "y": 100 * point.y / grid.height, "roomy": roomy}
+    x, y = 100 * point.x / grid.width, 100 * point.y / grid.height
+    if min((right - left) / grid.width, (bottom - top) / grid.height) > ROOM:
+        return {"x": x, "y": y, "margin": "0"}
+    return {"x": x, "y": y, "margin": f"{15 if y < 5 else -15}px 0 0 {-17 if x > 94 else 17}px"}
 
 
 def _stages(events: Sequence[Event]) -> list[dict[str, Any]]:
