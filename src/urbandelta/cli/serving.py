@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from urbandelta.cli.progress import AsJson, print_json
+
 __all__ = ["serve"]
 
 _PORT = 8765
@@ -30,6 +32,7 @@ def serve(
         typer.Option(help="Name that the server answers to, beside localhost and literal addresses; repeatable."),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the default browser.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look at scores, images and events in a browser: map, months, history of each pixel. Writes nothing."""
     import uvicorn
@@ -53,7 +56,10 @@ def serve(
                 file=sys.stderr,
             )
         url = _url(host, listening.getsockname()[1])
-        typer.echo(f"{url}  (Ctrl-C ends)")
+        if as_json:
+            print_json({"url": url})
+        else:
+            typer.echo(f"{url}  (Ctrl-C ends)")
         sys.stdout.flush()
         if open_page:
             typer.launch(url)
