@@ -243,6 +243,12 @@ def _collection(
             "proj:code": [_projection(grid).get("proj:code")],
             **({"platform": sorted(platforms)} if platforms else {}),
         },
+        # What an asset of this name is in every item; the render extension asks for it.
+        "item_assets": {
+            name: {"type": asset["type"], "title": asset["title"], "roles": asset["roles"]}
+            for item in items
+            for name, asset in sorted(item["assets"].items())
+        },
         "renders": {
             "score": {
                 "title": "score",

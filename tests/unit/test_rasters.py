@@ -116,6 +116,9 @@ def test_the_catalogue_validates_and_its_checksums_are_those_of_the_files(tmp_pa
         document = each.to_dict()
         # Schemas of extensions are on the network only; those of the core come with pystac.
         pystac.validation.validate_dict({**document, "stac_extensions": []})
+    # The render extension is valid only beside the assets that it shows.
+    shown = collection.to_dict()
+    assert set(shown["renders"]["score"]["assets"]) <= set(shown["item_assets"])
     overall = next(item for item in items if item.id == "city-overall")
     assert any(link.rel == "derived_from" for link in overall.links)
     for item in items:
