@@ -101,10 +101,7 @@ def read_answer(
         raise FetchError(f"{asked.where}: sends {expected} bytes at once{lack}; more than {asked.largest} are not read")
     if part and length is not None and length != expected:
         raise AskAgainError(f"announced {length} bytes for a range of {expected}")
-    limit = asked.largest if expected is None else expected
-    body = _read_body(response, limit, asked, seconds_left)
-    if expected is not None and len(body) != expected:
-        raise AskAgainError(f"ended after {len(body)} of {expected} bytes")
+    body = _read_body(response, expected, asked, seconds_left)
     body = _decoded(body, response.headers.get("Content-Encoding", ""), asked)
     version = Version(size if part else len(body), response.headers.get("ETag", ""), _modified(response))
     if asked.version is not None and not asked.version.same(version):
@@ -159,8 +156,9 @@ def _modified(response: urllib3.BaseHTTPResponse) -> str:
 
 
 def _read_body(
-    response: urllib3.BaseHTTPResponse, limit: int, asked: Asked, seconds_left: Callable[[], float]
+    response: urllib3.BaseHTTPResponse, expected: int | None, asked: Asked, seconds_left: Callable[[], float]
 ) -> bytes:
+    limit = asked.largest if expected is None else expected
     pieces, length = [], 0
     # `read1` comes back with each arrival, so that the deadline is looked at however slowly they come.
     while piece := response.read1(_PIECE_BYTES, decode_content=False):
@@ -170,6 +168,8 @@ def _read_body(
             raise FetchError(f"{asked.where}: sends more than {limit} bytes; that is not read")
         if seconds_left() < 0:
             raise AskAgainError("sent too slowly")
+    if expected is not None and length != expected:
+        raise AskAgainError(f"ended after {length} of {expected} bytes")
     return b"".join(pieces)
 
 

@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from urbandelta.http_answers import Answer, ExchangedError, Version
 
 Span: TypeAlias = tuple[int, int]
 """Half-open range of bytes."""
+Blocks: TypeAlias = dict[int, memoryview]
+"""Blocks of a file by number."""
 Ask: TypeAlias = Callable[[Span, Version | None], Answer]
 
 
@@ -49,10 +51,10 @@ class Contents(Protocol):
     def size(self) -> int:
         """Of the whole."""
 
-    def read(self, start: int, end: int, held: dict[int, bytes]) -> bytes:
+    def read(self, start: int, end: int, held: Blocks) -> bytes:
         """A range inside the resource; `held` are blocks that the reader keeps."""
 
-    def hold(self, spans: Sequence[Span]) -> dict[int, bytes]:
+    def hold(self, spans: Sequence[Span]) -> Blocks:
         """Blocks that cover some ranges, for `read`."""
 
 
@@ -66,7 +68,7 @@ class RangeFile(io.RawIOBase):
         super().__init__()
         self._contents = contents
         self._most = most
-        self._held: dict[int, bytes] = {}
+        self._held: Blocks = {}
         self._position = 0
 
     def __repr__(self) -> str:
@@ -147,36 +149,53 @@ class RangeFile(io.RawIOBase):
 
 
 class BlockCache:
-    """Blocks of many files, the least recently used of them dropped beyond a number of bytes; for several threads."""
+    """Blocks of many files, in the runs that they arrived in; for several threads.
+
+    Beyond a number of bytes the run that was not used for longest is dropped whole, as its blocks are views into one
+    body. That saves a copy of all that is transferred.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._runs: OrderedDict[int, tuple[tuple[int, int], Sequence[int]]] = OrderedDict()
+        self._blocks: dict[tuple[int, int], tuple[int, memoryview]] = {}
         self._bytes = 0
         self._lock = threading.Lock()
 
     @property
     def bytes_kept(self) -> int:
-        """Bytes of all blocks."""
+        """Bytes of all runs."""
         return self._bytes
 
-    def get(self, key: tuple[int, int]) -> bytes | None:
-        """A block, if it is there."""
+    def find(self, file: int, numbers: Sequence[int]) -> dict[int, memoryview]:
+        """Those of some blocks of a file that are there."""
+        found = {}
         with self._lock:
-            block = self._blocks.get(key)
-            if block is not None:
-                self._blocks.move_to_end(key)
-            return block
+            for number in numbers:
+                known = self._blocks.get((file, number))
+                if known is not None:
+                    found[number] = known[1]
+                    self._runs.move_to_end(known[0])
+        return found
 
-    def put(self, key: tuple[int, int], block: bytes) -> None:
-        """Keep a block."""
+    def keep(self, file: int, blocks: Mapping[int, memoryview]) -> None:
+        """Keep the blocks of a run."""
+        size = sum(map(len, blocks.values()))
         with self._lock:
-            old = self._blocks.pop(key, None)
-            self._bytes += len(block) - (len(old) if old is not None else 0)
-            self._blocks[key] = block
-            while self._bytes > self._limit and len(self._blocks) > 1:
-                _, dropped = self._blocks.popitem(last=False)
-                self._bytes -= len(dropped)
+            run = next(_numbers)
+            self._runs[run] = ((file, size), tuple(blocks))
+            self._blocks.update(((file, number), (run, block)) for number, block in blocks.items())
+            self._bytes += size
+            while self._bytes > self._limit:
+                self._drop(*self._runs.popitem(last=False))
+
+    def _drop(self, run: int, what: tuple[tuple[int, int], Sequence[int]]) -> None:
+        (file, size), numbers = what
+        self._bytes -= size
+        for number in numbers:
+            # A later run may have brought the same block.
+            if self._blocks[file, number][0] == run:
+                del self._blocks[file, number]
 
 
 _numbers = itertools.count()
@@ -193,8 +212,8 @@ class DistantContents:
         self._lock = threading.Lock()
         self._opening = threading.Lock()
         self._version: Version | None = None
-        self._whole: bytes | None = None
-        self._pending: dict[int, Future[dict[int, bytes]]] = {}
+        self._whole: memoryview | None = None
+        self._pending: dict[int, Future[Blocks]] = {}
 
     @property
     def size(self) -> int:
@@ -209,14 +228,13 @@ class DistantContents:
                 answer = self._ask((0, self._options.first), None)
                 self._note(answer)
                 if self._whole is None:
-                    for number, block in self._cut(0, answer.body).items():
-                        self._cache.put((self._key, number), block)
+                    self._cache.keep(self._key, self._cut(0, answer.body))
                 self._version = answer.version
 
-    def read(self, start: int, end: int, held: dict[int, bytes]) -> bytes:
+    def read(self, start: int, end: int, held: Blocks) -> bytes:
         """A range inside the resource."""
         if self._whole is not None:
-            return self._whole[start:end]
+            return bytes(self._whole[start:end])
         step = self._options.block
         numbers = range(start // step, (end - 1) // step + 1)
         lacking = [number for number in numbers if number not in held]
@@ -225,7 +243,7 @@ class DistantContents:
         offset = numbers[0] * step
         return data if offset == start and len(data) == end - start else data[start - offset : end - offset]
 
-    def hold(self, spans: Sequence[Span]) -> dict[int, bytes]:
+    def hold(self, spans: Sequence[Span]) -> Blocks:
         """Blocks that cover some ranges."""
         if self._whole is not None:
             return {}
@@ -233,17 +251,16 @@ class DistantContents:
         wanted = {number for start, end in spans for number in range(start // step, (end - 1) // step + 1)}
         return self._load(sorted(wanted))
 
-    def _load(self, numbers: Sequence[int], *, ahead: bool = False) -> dict[int, bytes]:
+    def _load(self, numbers: Sequence[int], *, ahead: bool = False) -> Blocks:
         """Blocks by number, out of the cache, from requests that are under way, and by new ones."""
-        found: dict[int, bytes] = {}
-        waiting: list[Future[dict[int, bytes]]] = []
+        waiting: list[Future[Blocks]] = []
         with self._lock:
+            found = self._cache.find(self._key, numbers)
             absent = []
             for number in numbers:
-                block = self._cache.get((self._key, number))
-                if block is not None:
-                    found[number] = block
-                elif number in self._pending:
+                if number in found:
+                    continue
+                if number in self._pending:
                     waiting.append(self._pending[number])
                 else:
                     absent.append(number)
@@ -273,17 +290,15 @@ class DistantContents:
             raise FetchError(failure) from None
         return found
 
-    def _fetch(self, run: Span) -> dict[int, bytes]:
+    def _fetch(self, run: Span) -> Blocks:
         step = self._options.block
-        blocks: dict[int, bytes] = {}
         try:
             start, end = run[0] * step, min(run[1] * step, self.size)
             answer = self._ask((start, end), self._version)
             self._note(answer)
             blocks = self._cut(run[0], answer.body[start:end] if answer.whole and start else answer.body)
             blocks = {number: blocks[number] for number in range(*run)}
-            for number, block in blocks.items():
-                self._cache.put((self._key, number), block)
+            self._cache.keep(self._key, blocks)
             return blocks
         except ExchangedError:
             self.stale = True  # who opens the file anew shall begin anew
@@ -295,14 +310,12 @@ class DistantContents:
 
     def _note(self, answer: Answer) -> None:
         if answer.whole:
-            self._whole = answer.body
+            self._whole = memoryview(answer.body)
 
-    def _cut(self, first: int, data: bytes) -> dict[int, bytes]:
+    def _cut(self, first: int, data: bytes) -> Blocks:
         step = self._options.block
         view = memoryview(data)
-        return {
-            first + index: bytes(view[place : place + step]) for index, place in enumerate(range(0, len(data), step))
-        }
+        return {first + index: view[place : place + step] for index, place in enumerate(range(0, len(data), step))}
 
 
 class LocalContents:
@@ -320,7 +333,7 @@ class LocalContents:
         if hasattr(self, "_file"):
             self._file.close()
 
-    def read(self, start: int, end: int, held: dict[int, bytes]) -> bytes:  # noqa: ARG002 - the disk is near enough
+    def read(self, start: int, end: int, held: Blocks) -> bytes:  # noqa: ARG002 - the disk is near enough
         """A range inside the file."""
         pieces = []
         while start < end:
@@ -334,7 +347,7 @@ class LocalContents:
             start += len(piece)
         return b"".join(pieces)
 
-    def hold(self, spans: Sequence[Span]) -> dict[int, bytes]:  # noqa: ARG002
+    def hold(self, spans: Sequence[Span]) -> Blocks:  # noqa: ARG002
         """Nothing: the system caches."""
         return {}
 

@@ -70,7 +70,7 @@ class TransportOptions:
     longest_pause: float = 30.0
     longest_wait: float = 300.0
     connections: int = 16
-    block_bytes: int = 16 * 1024
+    block_bytes: int = 32 * 1024
     first_bytes: int = 64 * 1024
     ahead_bytes: int = 64 * 1024
     merge_bytes: int = 64 * 1024
@@ -123,6 +123,7 @@ class Transport:
         self._cache = BlockCache(self.options.cache_bytes)
         self._executor = ThreadPoolExecutor(self.options.connections, thread_name_prefix="ranges")
         self._managers: dict[str, urllib3.PoolManager] = {}
+        self._proxies: dict[tuple[str, str], str] = {}
         _keep_queries_out_of_logs()
 
     def open(self, href: str) -> RangeFile:
@@ -278,8 +279,12 @@ class Transport:
         host = parts.hostname
         if parts.scheme not in ("http", "https") or not host:
             raise FetchError(f"{where}: is no address that can be read")
-        proxy = "" if proxy_bypass(host) else getproxies().get(parts.scheme, "")
         with self._lock:
+            # Looked up once: it goes through the whole environment, and takes longer than a small request.
+            proxy = self._proxies.get((parts.scheme, host))
+            if proxy is None:
+                proxy = "" if proxy_bypass(host) else getproxies().get(parts.scheme, "")
+                self._proxies[parts.scheme, host] = proxy
             if proxy not in self._managers:
                 self._managers[proxy] = self._new_manager(proxy)
             return self._managers[proxy]

@@ -122,6 +122,7 @@ def range_server(files: Mapping[str, bytes | Path]) -> Iterator[RangeServer]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 128  # a client that connects many times at once must not be put off
         block_on_close = False
 
         def handle_error(self, request: object, client_address: object) -> None:
