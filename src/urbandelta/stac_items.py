@@ -246,7 +246,7 @@ def _collection(
         # What an asset of this name is in every item; the render extension asks for it.
         "item_assets": {
             name: {"type": asset["type"], "title": asset["title"], "roles": asset["roles"]}
-            for item in items
+            for item in reversed(items)
             for name, asset in sorted(item["assets"].items())
         },
         "renders": {
