@@ -45,11 +45,16 @@ class Version:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Bytes that were asked for; `whole` if they are all of the file, which a server without ranges sends."""
+    """Bytes that were asked for, in the pieces that they came in; `whole` if they are all of the file."""
 
-    body: bytes
+    pieces: tuple[bytes, ...]
     version: Version
     whole: bool
+
+    @property
+    def body(self) -> bytes:
+        """All bytes."""
+        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +106,14 @@ def read_answer(
         raise FetchError(f"{asked.where}: sends {expected} bytes at once{lack}; more than {asked.largest} are not read")
     if part and length is not None and length != expected:
         raise AskAgainError(f"announced {length} bytes for a range of {expected}")
-    body = _read_body(response, expected, asked, seconds_left)
-    body = _decoded(body, response.headers.get("Content-Encoding", ""), asked)
-    version = Version(size if part else len(body), response.headers.get("ETag", ""), _modified(response))
+    pieces = _read_body(response, expected, asked, seconds_left)
+    pieces = _decoded(pieces, response.headers.get("Content-Encoding", ""), asked)
+    version = Version(size if part else sum(map(len, pieces)), response.headers.get("ETag", ""), _modified(response))
     if asked.version is not None and not asked.version.same(version):
         raise _changed(asked)
     if part or asked.span is None:
-        return Answer(body, version, whole=not part or (start == 0 and last + 1 == size))
-    return Answer(body, version, whole=True)
+        return Answer(pieces, version, whole=not part or (start == 0 and last + 1 == size))
+    return Answer(pieces, version, whole=True)
 
 
 def _check_status(response: urllib3.BaseHTTPResponse, asked: Asked, now: Callable[[], datetime]) -> None:
@@ -157,7 +162,7 @@ def _modified(response: urllib3.BaseHTTPResponse) -> str:
 
 def _read_body(
     response: urllib3.BaseHTTPResponse, expected: int | None, asked: Asked, seconds_left: Callable[[], float]
-) -> bytes:
+) -> tuple[bytes, ...]:
     limit = asked.largest if expected is None else expected
     pieces, length = [], 0
     # `read1` comes back with each arrival, so that the deadline is looked at however slowly they come.
@@ -170,26 +175,26 @@ def _read_body(
             raise AskAgainError("sent too slowly")
     if expected is not None and length != expected:
         raise AskAgainError(f"ended after {length} of {expected} bytes")
-    return b"".join(pieces)
+    return tuple(pieces)
 
 
-def _decoded(body: bytes, encoding: str, asked: Asked) -> bytes:
+def _decoded(pieces: tuple[bytes, ...], encoding: str, asked: Asked) -> tuple[bytes, ...]:
     if encoding.strip().lower() in ("", "identity"):
-        return body
+        return pieces
     if asked.span is not None:
         raise FetchError(f"{asked.where}: is sent compressed, so ranges of it mean nothing; use another server")
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
         raise FetchError(f"{asked.where}: is sent in an encoding that was not asked for; use another server")
     try:
         decoder = zlib.decompressobj(32 + zlib.MAX_WBITS)
-        plain = decoder.decompress(body, asked.largest + 1)
+        plain = decoder.decompress(b"".join(pieces), asked.largest + 1)
     except zlib.error:
         raise AskAgainError("sent a damaged body") from None
     if len(plain) > asked.largest:
         raise FetchError(f"{asked.where}: unpacks to more than {asked.largest} bytes; that is not read")
     if not decoder.eof:
         raise AskAgainError("sent a body that is cut")
-    return plain
+    return (plain,)
 
 
 def retry_after(text: str | None, now: datetime) -> float | None:

@@ -228,7 +228,7 @@ class DistantContents:
                 answer = self._ask((0, self._options.first), None)
                 self._note(answer)
                 if self._whole is None:
-                    self._cache.keep(self._key, self._cut(0, answer.body))
+                    self._cache.keep(self._key, cut(answer.pieces, 0, self._options.block))
                 self._version = answer.version
 
     def read(self, start: int, end: int, held: Blocks) -> bytes:
@@ -296,8 +296,8 @@ class DistantContents:
             start, end = run[0] * step, min(run[1] * step, self.size)
             answer = self._ask((start, end), self._version)
             self._note(answer)
-            blocks = self._cut(run[0], answer.body[start:end] if answer.whole and start else answer.body)
-            blocks = {number: blocks[number] for number in range(*run)}
+            pieces = (answer.body[start:end],) if answer.whole else answer.pieces
+            blocks = cut(pieces, run[0], step)
             self._cache.keep(self._key, blocks)
             return blocks
         except ExchangedError:
@@ -311,11 +311,6 @@ class DistantContents:
     def _note(self, answer: Answer) -> None:
         if answer.whole:
             self._whole = memoryview(answer.body)
-
-    def _cut(self, first: int, data: bytes) -> Blocks:
-        step = self._options.block
-        view = memoryview(data)
-        return {first + index: view[place : place + step] for index, place in enumerate(range(0, len(data), step))}
 
 
 class LocalContents:
@@ -369,3 +364,27 @@ def runs_of(numbers: Sequence[int], options: BlockOptions) -> list[Span]:
         edges = [first + (end - first) * piece // count for piece in range(count + 1)]
         pieces += list(itertools.pairwise(edges))
     return pieces
+
+
+def cut(pieces: Iterable[bytes], first: int, step: int) -> Blocks:
+    """Blocks of `step` bytes, numbered from `first`, out of pieces of any length; copied only across their seams."""
+    blocks: Blocks = {}
+    begun: list[memoryview] = []
+    lacking = step
+    for piece in pieces:
+        view = memoryview(piece)
+        if begun:
+            begun.append(view[:lacking])
+            lacking -= len(begun[-1])
+            if lacking:
+                continue
+            blocks[first + len(blocks)] = memoryview(b"".join(begun))
+            view = view[len(begun[-1]) :]
+        whole = len(view) // step * step
+        for place in range(0, whole, step):
+            blocks[first + len(blocks)] = view[place : place + step]
+        begun = [view[whole:]] if whole < len(view) else []
+        lacking = step - (len(view) - whole)
+    if begun:
+        blocks[first + len(blocks)] = memoryview(b"".join(begun))
+    return blocks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from servers import range_server as faults
 from servers.range_server import range_server
 
 from urbandelta.errors import FetchError
+from urbandelta.range_file import cut
 from urbandelta.sources.geotiff import read_info
 from urbandelta.sources.remote import RemoteRaster
 from urbandelta.transport import Clock, Transport, TransportOptions
@@ -144,3 +146,12 @@ def test_a_failure_at_any_request_is_an_error_and_never_pixels(served, name, kin
                 npt.assert_array_equal(layer.read(rows, columns)[0], expected)
     finally:
         server.faults, server.always = [], None
+
+
+@given(data=st.binary(max_size=300), seams=st.lists(st.integers(0, 300), max_size=6), step=st.integers(1, 50))
+def test_blocks_do_not_depend_on_the_pieces_that_they_came_in(data, seams, step):
+    edges = [0, *sorted(min(seam, len(data)) for seam in seams), len(data)]
+    pieces = [data[start:end] for start, end in itertools.pairwise(edges) if start < end]
+    blocks = cut(pieces, 7, step)
+    expected = [data[place : place + step] for place in range(0, len(data), step)]
+    assert {number: bytes(block) for number, block in blocks.items()} == dict(enumerate(expected, 7))
