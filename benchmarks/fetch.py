@@ -6,7 +6,7 @@ All of it happens in one run, against a server in a process of its own: first on
 one that seems to be far away. The plain reader asks for the ranges that
 `RemoteRaster` asks for, with the same HTTP client and as many threads, and keeps what it gets; `RangeFile` prefetches
 the same blocks; `RemoteRaster` decodes them as well, and so does GDAL from disk, which shows what decoding costs.
-Rounds alternate between the ways, and medians are given.
+The ways take turns; rates are medians, and ratios are taken within a turn (quartiles).
 """
 
 from __future__ import annotations
@@ -193,10 +193,16 @@ def measure(paths: list[Path], distance: Distance, rounds: int) -> dict[str, obj
         "megabytes": round(size / 2**20, 1),
         "requests": len(asked),
         "MB_per_s": {way: round(value, 1) for way, value in rate.items()},
-        "ranges_to_plain": round(rate["ranges"] / rate["plain"], 3),
-        "rasters_to_plain": round(rate["rasters"] / rate["plain"], 3),
-        "rasters_to_disk": round(rate["rasters"] / rate["disk"], 3),
+        **{
+            f"{way}_to_{yardstick}": [round(value, 2) for value in ratios(seconds[yardstick], seconds[way])]
+            for way, yardstick in (("ranges", "plain"), ("rasters", "plain"), ("rasters", "disk"))
+        },
     }
+
+
+def ratios(yardstick: list[float], way: list[float]) -> list[float]:
+    """Quartiles over turns of how much of the yardstick's throughput a way reaches."""
+    return statistics.quantiles([y / w for y, w in zip(yardstick, way, strict=True)], n=4)
 
 
 def main() -> None:
