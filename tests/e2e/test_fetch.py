@@ -8,7 +8,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +162,13 @@ def test_everything_arrives_although_each_request_fails_at_first(run, served, tm
     published, server = served
     kinds = ("429", "500", "cut", "short", "503")
     chosen: dict[str, str] = {}
+    # The server answers on several threads: each new path takes the next kind.
+    lock = threading.Lock()
 
     def fault(path: str, count: int) -> str:
-        kind = "hang" if len(chosen) % 15 == 7 else kinds[len(chosen) % len(kinds)]
-        kind = chosen.setdefault(path, kind)
+        with lock:
+            kind = "hang" if len(chosen) % 15 == 7 else kinds[len(chosen) % len(kinds)]
+            kind = chosen.setdefault(path, kind)
         return kind if count % 4 < 1 else ""
 
     server.contents.fault = fault
@@ -180,7 +185,7 @@ def test_what_cannot_be_had_is_listed_and_nothing_wrong_is_stored(run, served, t
 
     def fault(path: str, count: int) -> str:
         name = path.rpartition("/")[2]
-        return kinds[len(name) % 3 + hash(name) % 2] if name in broken else ""
+        return kinds[zlib.crc32(name.encode()) % len(kinds)] if name in broken else ""
 
     server.contents.fault = fault
     monitor = write_monitor(tmp_path, published, server)
