@@ -18,6 +18,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--zarr", action="store_true")
     options = parser.parse_args()
     kind = "zarr" if options.zarr else "cog"
-    folder = options.folder or Path(f"/tmp/urbandelta-tiles-{kind}-{options.size}-{options.months}")
+    folder = options.folder or Path(tempfile.gettempdir()) / f"urbandelta-tiles-{kind}-{options.size}-{options.months}"
     folder.mkdir(parents=True, exist_ok=True)
     edge = 10 * options.size
     grid = Grid.from_bounds((600_000, 5_600_000, 600_000 + edge, 5_600_000 + edge), "EPSG:32631", (options.size,) * 2)
