@@ -257,6 +257,8 @@ def _compose_gpkg(events: Sequence[Event], grid: Grid, provenance: str) -> bytes
             geometry_type="MultiPolygon",
             crs=grid.crs,
             layer_metadata={"provenance": provenance, "properties": _text(_descriptions())},
+            # Readers of Debian 12's age, such as QGIS 3.22, warn about 1.4.
+            dataset_options={"VERSION": "1.3"},
         )
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
