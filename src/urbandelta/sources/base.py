@@ -61,6 +61,38 @@ class Layer(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class WrappedLayer:
+    """What a layer declares that changes only how another one's numbers are read; its subclasses have `read`."""
+
+    layer: Layer
+
+    @property
+    def grid(self) -> Grid:
+        """Where its pixels lie."""
+        return self.layer.grid
+
+    @property
+    def origin(self) -> str:
+        """File for messages."""
+        return self.layer.origin
+
+    @property
+    def nodata(self) -> float | None:
+        """Value that the file declares as missing."""
+        return self.layer.nodata
+
+    @property
+    def scale(self) -> float:
+        """Declared scale."""
+        return self.layer.scale
+
+    @property
+    def offset(self) -> float:
+        """Declared offset, of the numbers as they are stored."""
+        return self.layer.offset
+
+
+@dataclass(frozen=True, eq=False)
 class Part:
     """One granule of a scene: layers by band name. A pixel takes all its bands from one part."""
 

@@ -13,8 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from urbandelta.errors import SourceError
-from urbandelta.grid import Grid
-from urbandelta.sources.base import Layer
+from urbandelta.sources.base import WrappedLayer
 from urbandelta.types import Acquisition, Array, BoolArray
 
 Verdict: TypeAlias = Literal["consistent", "undecided", "suspicious", "contradiction"]
@@ -32,40 +31,14 @@ _CIRRUS, _CLEAR_CIRRUS = "B10", 0.12
 
 
 @dataclass(frozen=True, eq=False)
-class ShiftedLayer:
+class ShiftedLayer(WrappedLayer):
     """A layer whose raw integers are moved by `add` counts; `missing` values stay as they are.
 
     Numbers below 1 become 1 (0 is the missing value), which concerns only a cube that stores an offset of 0.
     """
 
-    layer: Layer
     add: int
     missing: tuple[float, ...]
-
-    @property
-    def grid(self) -> Grid:
-        """Where its pixels lie."""
-        return self.layer.grid
-
-    @property
-    def origin(self) -> str:
-        """File for messages."""
-        return self.layer.origin
-
-    @property
-    def nodata(self) -> float | None:
-        """Value that the file declares as missing."""
-        return self.layer.nodata
-
-    @property
-    def scale(self) -> float:
-        """Declared scale."""
-        return self.layer.scale
-
-    @property
-    def offset(self) -> float:
-        """Declared offset, of the numbers before they are moved."""
-        return self.layer.offset
 
     def read(self, rows: slice, columns: slice) -> tuple[Array, BoolArray | None]:
         """Moved numbers of a window, and which of them the file masks out."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from urbandelta.errors import SourceError
 from urbandelta.grid import Grid
-from urbandelta.sources.base import Layer, Part, Scene, read_scene
+from urbandelta.sources.base import Layer, Part, Scene, WrappedLayer, read_scene
 from urbandelta.sources.harmonise import check_offset
 from urbandelta.sources.resample import covering_window, crop
 from urbandelta.sources.stac import AssetLayer, Pass
@@ -42,36 +42,10 @@ class Reading:
 
 
 @dataclass(frozen=True, eq=False)
-class _ReadAhead:
+class _ReadAhead(WrappedLayer):
     """A layer whose window is being read already."""
 
-    layer: Layer
     pixels: Future[Pixels]
-
-    @property
-    def grid(self) -> Grid:
-        """Where its pixels lie."""
-        return self.layer.grid
-
-    @property
-    def origin(self) -> str:
-        """File for messages."""
-        return self.layer.origin
-
-    @property
-    def nodata(self) -> float | None:
-        """Value that the file declares as missing."""
-        return self.layer.nodata
-
-    @property
-    def scale(self) -> float:
-        """Declared scale."""
-        return self.layer.scale
-
-    @property
-    def offset(self) -> float:
-        """Declared offset."""
-        return self.layer.offset
 
     def read(self, rows: slice, columns: slice) -> Pixels:  # noqa: ARG002 - the window was known when reading began
         """What was read ahead."""
