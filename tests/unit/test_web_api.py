@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -417,3 +418,11 @@ def test_a_cube_on_another_grid_is_not_shown(store, make_cube, caplog):
     found = client_of(find_source(str(store / "scores"), cube=make_cube(days=60).url))
     assert found.get("/api/area").json()["streams"] == []
     assert "another grid" in caplog.text
+
+
+def test_small_answers_are_sent_at_once():
+    """On a socket whose protocol is not named, asyncio leaves Nagle's algorithm on: 40 ms for each tile."""
+    from urbandelta.cli.serving import _listen
+
+    with _listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
