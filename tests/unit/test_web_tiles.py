@@ -23,8 +23,9 @@ from urbandelta.web.cache import ByteCache
 from urbandelta.web.drawing import empty_png, indexed_png, palette
 from urbandelta.web.image_layers import ImagePyramid, find_stretch
 from urbandelta.web.mercator import EARTH_M, TILE_PX, TileGrid
-from urbandelta.web.pyramids import LEVELS, OUTSIDE, UNKNOWN, quantise, sample
-from urbandelta.web.score_layers import CogPyramid, StorePyramid, size_of
+from urbandelta.web.month_maps import Kept, MonthMaps
+from urbandelta.web.pyramids import OUTSIDE, UNKNOWN, quantise, sample, size_of
+from urbandelta.web.score_layers import CogPyramid, StorePyramid
 
 GRIDS = {
     "utm": Grid("EPSG:32631", (10.0, 0.0, 600_000.0, 0.0, -10.0, 5_640_000.0), 4000, 4000),
@@ -116,6 +117,11 @@ def test_indices_and_back():
     npt.assert_array_equal(quantise(values, 0, 1), [[0, 126, 253, UNKNOWN, 0, 253]])
 
 
+def store_pyramid(scores, *months, scratch_bytes=2**24) -> StorePyramid:
+    maps = MonthMaps(scores, months, Kept(2**24, 2**24, scratch_bytes))
+    return StorePyramid(maps, tuple(range(len(months))))
+
+
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiles")
@@ -128,7 +134,7 @@ def test_rasters_and_store_give_the_same_tiles(scene):
     members = (2, 3, 9)
     month = np.fmax.reduce(scores["score"].values[list(members)])
     write_cog(folder / "month.tif", month, cube.grid, nodata=np.nan, tags={})
-    store = StorePyramid(scores, members, ByteCache(2**24, size_of), ByteCache(2**24, size_of))
+    store = store_pyramid(scores, members)
     cog = CogPyramid(folder / "month.tif", cube.grid.shape)
     tiles = TileGrid(cube.grid)
     for zoom in (tiles.native_zoom + 1, tiles.native_zoom):
@@ -140,7 +146,7 @@ def test_rasters_and_store_give_the_same_tiles(scene):
 
 def test_a_tile_shows_the_pixels_under_it(scene):
     _, scores, cube = scene
-    store = StorePyramid(scores, (5,), ByteCache(2**24, size_of), ByteCache(2**24, size_of))
+    store = store_pyramid(scores, (5,))
     tiles = TileGrid(cube.grid)
     where = tiles.pixels(*tile_under(tiles, tiles.native_zoom + 1, 0, 0))
     drawn = sample(store, ByteCache(2**24, size_of), where)
@@ -151,27 +157,6 @@ def test_a_tile_shows_the_pixels_under_it(scene):
     part[inside] = whole[where.rows[inside], where.columns[inside]]
     npt.assert_array_equal(drawn, expected)
     assert {OUTSIDE, UNKNOWN} <= set(np.unique(drawn))
-
-
-def test_thumbnails_agree_with_direct_reading(scene):
-    _, scores, _ = scene
-    store = StorePyramid(scores, (0, 7), ByteCache(2**24, size_of), ByteCache(2**24, size_of))
-    rows, columns = slice(0, 38), slice(0, 52)
-    small = store.values(3, rows, columns)
-    assert small.shape == (38, 52)
-    whole = np.fmax.reduce([_mean(scores["score"].values[k], 8) for k in (0, 7)])
-    npt.assert_allclose(small, whole, atol=1 / (LEVELS - 1))
-    npt.assert_allclose(store.read(3, rows, columns), quantise(small, 0, 1), atol=1)
-    assert store.values(5, slice(0, 10), slice(0, 13)).shape == (10, 13)
-
-
-def _mean(values: np.ndarray, factor: int) -> np.ndarray:
-    height, width = (-(-size // factor) for size in values.shape)
-    padded = np.full((height * factor, width * factor), np.nan)
-    padded[: values.shape[0], : values.shape[1]] = values
-    cells = padded.reshape(height, factor, width, factor)
-    with np.errstate(invalid="ignore"):
-        return np.nansum(cells, axis=(1, 3)) / np.isfinite(cells).sum(axis=(1, 3))
 
 
 def test_an_image_is_the_same_in_bricks_and_whole(scene):

@@ -31,17 +31,23 @@ def serve(
         list[str] | None,
         typer.Option(help="Name that the server answers to, beside localhost and literal addresses; repeatable."),
     ] = None,
+    scratch_gb: Annotated[
+        float,
+        typer.Option(min=0, help="Most gigabytes of a temporary file for tiles from scores without rasters; 0: none."),
+    ] = 2.0,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the default browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at scores, images and events in a browser: map, months, history of each pixel. Writes nothing."""
+    """Look at scores, images and events in a browser: map, months, history of each pixel. Changes nothing."""
     import uvicorn
 
     from urbandelta.errors import ConfigError
     from urbandelta.web import create_app, find_source
 
     _return_memory()
-    application = create_app(find_source(target, cube=cube), allowed_hosts=allowed_host or ())
+    application = create_app(
+        find_source(target, cube=cube), allowed_hosts=allowed_host or (), scratch_bytes=int(scratch_gb * 2**30)
+    )
     try:
         listening = _listen(host, port)
     except OSError as error:

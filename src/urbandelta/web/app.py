@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -17,7 +19,8 @@ from urbandelta.errors import UrbandeltaError
 from urbandelta.web.api_routes import api_router
 from urbandelta.web.download_routes import download_router
 from urbandelta.web.models import Problem
-from urbandelta.web.opened import Holder, NothingThere
+from urbandelta.web.opened import SCRATCH_BYTES, Holder, NothingThere
+from urbandelta.web.preparing import prepare
 from urbandelta.web.security import Guard
 from urbandelta.web.source import WebSource
 from urbandelta.web.tile_routes import tile_router
@@ -31,7 +34,7 @@ DATA_THREADS = 2
 FILE_THREADS = 1
 
 
-def create_app(source: WebSource, *, allowed_hosts: Iterable[str] = ()) -> FastAPI:
+def create_app(source: WebSource, *, allowed_hosts: Iterable[str] = (), scratch_bytes: int = SCRATCH_BYTES) -> FastAPI:
     """The web application of one area.
 
     Parameters
@@ -41,12 +44,28 @@ def create_app(source: WebSource, *, allowed_hosts: Iterable[str] = ()) -> FastA
     allowed_hosts : iterable of str
         Names, beside `localhost` and literal addresses, that the server answers to.
 
+    scratch_bytes : int
+        Most bytes of the temporary file of what is made from a score store without rasters; 0 for none.
+
     Raises
     ------
     StoreError
         If a store cannot be opened.
     """
+    holder = Holder(source, scratch_bytes=scratch_bytes)
+    tiles = Workers(TILE_THREADS, name="tiles")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        preparing = asyncio.create_task(prepare(holder, tiles))
+        yield
+        holder.close()
+        preparing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await preparing
+
     app = FastAPI(
+        lifespan=lifespan,
         title="urbandelta",
         version=__version__,
         description="Urban change of one area: scores, events, images, and each pixel's history. Read-only.",
@@ -56,9 +75,8 @@ def create_app(source: WebSource, *, allowed_hosts: Iterable[str] = ()) -> FastA
         openapi_url="/api/openapi.json",
         responses={400: {"model": Problem}, 421: {"model": Problem}},
     )
-    holder = Holder(source)
     app.include_router(api_router(holder, Workers(DATA_THREADS, name="data")))
-    app.include_router(tile_router(holder, Workers(TILE_THREADS, name="tiles")))
+    app.include_router(tile_router(holder, tiles))
     app.include_router(download_router(holder, Workers(FILE_THREADS, name="files")))
 
     @app.get("/", include_in_schema=False)

@@ -36,8 +36,19 @@ class ByteCache(Generic[V]):
         """Bytes of all values that are kept; never more than `most_bytes`."""
         return self._bytes
 
-    def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        """The value of a key, made by `make` if it is not there; what `make` raises reaches all who wait for it."""
+    @property
+    def full(self) -> bool:
+        """Whether hardly anything more fits."""
+        return self._bytes > 0.98 * self._most
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
+    def get(self, key: Hashable, make: Callable[[], V], *, evict: bool = True) -> V:
+        """The value of a key, made by `make` if it is not there; what `make` raises reaches all who wait for it.
+
+        Without `evict`, what is made is kept only if there is room for it.
+        """
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -57,7 +68,7 @@ class ByteCache(Generic[V]):
             raise
         with self._lock:
             del self._making[key]
-            self._keep(key, value)
+            self._keep(key, value, evict=evict)
         mine.set_result(value)
         return value
 
@@ -67,9 +78,9 @@ class ByteCache(Generic[V]):
             self._kept.clear()
             self._bytes = 0
 
-    def _keep(self, key: Hashable, value: V) -> None:
+    def _keep(self, key: Hashable, value: V, *, evict: bool) -> None:
         size = self._size(value) + _ENTRY_BYTES
-        if size > self._most // 4:
+        if size > self._most // 4 or (not evict and self._bytes + size > self._most):
             return
         self._kept[key] = value
         self._bytes += size

@@ -13,9 +13,10 @@ from urbandelta.eras import Stream
 from urbandelta.store import Cube
 from urbandelta.types import BoolArray, FloatArray
 from urbandelta.web.cache import ByteCache
-from urbandelta.web.pyramids import Bytes, level_shape
-from urbandelta.web.score_layers import THUMBNAIL_LEVEL, most_level
+from urbandelta.web.pyramids import Bytes, level_shape, most_level
 
+THUMBNAIL_LEVEL = 3
+"""From this level on, pixels come from a thumbnail of the whole area, made once for each acquisition."""
 _SAMPLE_ACQUISITIONS = 6
 _SAMPLE_PX = 256
 _STRIP_BYTES = 24 * 2**20

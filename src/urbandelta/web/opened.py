@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,15 +24,16 @@ import xarray as xr
 from urbandelta.errors import StoreError, UrbandeltaError
 from urbandelta.grid import Grid
 from urbandelta.products import grid_of
-from urbandelta.repository import open_repository
+from urbandelta.repository import local_path, open_repository
 from urbandelta.scores import open_scores
 from urbandelta.store import Cube, open_cube
 from urbandelta.web.cache import ByteCache
 from urbandelta.web.event_list import MOST_VALUES, EventList
 from urbandelta.web.image_layers import ImagePyramid, Stretch, find_stretch, mean_reflectance
 from urbandelta.web.mercator import TileGrid
-from urbandelta.web.pyramids import Bytes
-from urbandelta.web.score_layers import CogPyramid, ScorePyramid, StorePyramid, size_of
+from urbandelta.web.month_maps import Kept, MonthMaps
+from urbandelta.web.pyramids import Bytes, size_of
+from urbandelta.web.score_layers import CogPyramid, ScorePyramid, StorePyramid
 from urbandelta.web.source import WebSource
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ log = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 5.0
 BRICK_BYTES = 48 * 2**20
-THUMBNAIL_BYTES = 48 * 2**20
-SLAB_BYTES = 32 * 2**20
+THUMBNAIL_BYTES = 16 * 2**20
+BLOCK_BYTES = 64 * 2**20
+COARSE_BYTES = 48 * 2**20
+SCRATCH_BYTES = 2 * 2**30
 _MONTH_FILE = re.compile(r"score_(\d{4}-(?:0[1-9]|1[0-2]))\.tif")
 _DATES = ("first_date", "last_date")
 _OVERALL = {
@@ -96,7 +99,7 @@ class Opened:
     scores: xr.Dataset | None
     cube: Cube | None
     thumbnails: ByteCache[Bytes]
-    slabs: ByteCache[Bytes]
+    kept: Kept
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stretches: dict[str, Stretch] = field(default_factory=dict)
 
@@ -120,6 +123,25 @@ class Opened:
                 members.setdefault(str(middle), []).append(number)
         labels = sorted({*rasters, *members})
         return {label: self._month(label, tuple(members.get(label, ())), rasters.get(label)) for label in labels}
+
+    @cached_property
+    def month_maps(self) -> MonthMaps:
+        """The months that have windows, in the order of `months`."""
+        assert self.scores is not None  # without scores, no month has windows
+        return MonthMaps(self.scores, [month.windows for month in self._with_windows], self.kept)
+
+    @property
+    def _with_windows(self) -> list[Month]:
+        return [month for month in self.months.values() if month.windows]
+
+    def preparation(self) -> Iterator[Callable[[], object]]:
+        """Short pieces of work after which tiles are drawn quickly: what months without a raster need.
+
+        Nothing for a store elsewhere, which would be fetched as a whole.
+        """
+        bare = [number for number, month in enumerate(self._with_windows) if month.raster is None]
+        url = self.source.scores_url
+        return self.month_maps.preparation(bare) if bare and url and local_path(url) is not None else iter(())
 
     @cached_property
     def overall(self) -> dict[str, Overall]:
@@ -170,8 +192,8 @@ class Opened:
         month = self.month(label)
         if month.raster is not None:
             return CogPyramid(month.raster, self.grid.shape)
-        assert self.scores is not None  # a month without a raster has windows
-        return StorePyramid(self.scores, month.windows, self.thumbnails, self.slabs)
+        # A month without a raster has windows.
+        return StorePyramid(self.month_maps, (self._with_windows.index(month),))
 
     def overall_pyramid(self, name: str) -> tuple[Overall, ScorePyramid]:
         """A map over the whole time; raises `NothingThere`."""
@@ -180,8 +202,8 @@ class Opened:
             raise NothingThere(f"no map {name!r} here; there are: {', '.join(self.overall) or 'none'}")
         if found.raster is not None:
             return found, CogPyramid(found.raster, self.grid.shape, found.low, found.high)
-        assert self.scores is not None  # the only map without a raster is the highest score
-        return found, StorePyramid(self.scores, tuple(range(self.scores.sizes["window"])), self.thumbnails, self.slabs)
+        # The only map without a raster is the highest score.
+        return found, StorePyramid(self.month_maps, tuple(range(len(self._with_windows))))
 
     def image_pyramid(self, stream: str, moment: str) -> ImagePyramid:
         """An acquisition by stream and time (`moment_of`); raises `NothingThere`."""
@@ -221,12 +243,19 @@ class Opened:
 class Holder:
     """Keeps one area open and opens it anew when it changed. Safe to use from several threads."""
 
-    def __init__(self, source: WebSource, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        source: WebSource,
+        *,
+        scratch_bytes: int = SCRATCH_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source, self._clock = source, clock
         self._lock = threading.Lock()
         self.bricks: ByteCache[Bytes] = ByteCache(BRICK_BYTES, size_of)
         self._thumbnails: ByteCache[Bytes] = ByteCache(THUMBNAIL_BYTES, size_of)
-        self._slabs: ByteCache[Bytes] = ByteCache(SLAB_BYTES, size_of)
+        self._scratch_bytes = scratch_bytes
+        self._kept: tuple[str, Kept] | None = None
         self._opened = self._open(_version(source))
         self._looked = clock()
 
@@ -235,12 +264,21 @@ class Holder:
         """Name of the area."""
         return self._source.name
 
+    @property
+    def current(self) -> Opened:
+        """What was opened last, without a look at the disk."""
+        return self._opened
+
     def get(self) -> Opened:
         """What is open now."""
         with self._lock:
             if self._clock() - self._looked >= LOOK_AGAIN_SECONDS:
                 self._look_again()
             return self._opened
+
+    def close(self) -> None:
+        """Begin no more work: the server ends."""
+        self._opened.kept.close()
 
     def _look_again(self) -> None:
         try:
@@ -260,7 +298,14 @@ class Holder:
         if cube is not None and cube.grid != grid:
             log.warning("%s: lies on another grid than the scores; it is not shown", source.cube_url)
             cube = None
-        return Opened(source, version, grid, scores, cube, self._thumbnails, self._slabs)
+        return Opened(source, version, grid, scores, cube, self._thumbnails, self._kept_of(scores))
+
+    def _kept_of(self, scores: xr.Dataset | None) -> Kept:
+        """What was kept of the same snapshot: an update may have changed events alone."""
+        snapshot = str(scores.attrs["snapshot"]) if scores is not None else ""
+        if self._kept is None or self._kept[0] != snapshot:
+            self._kept = snapshot, Kept(BLOCK_BYTES, COARSE_BYTES, self._scratch_bytes)
+        return self._kept[1]
 
 
 def moments_of(times: TimeArray) -> npt.NDArray[np.str_]:

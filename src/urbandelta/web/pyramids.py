@@ -6,6 +6,7 @@ under one tile, share them. At level k a brick of n pixels covers n * 2**k pixel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
@@ -59,12 +60,25 @@ def level_shape(shape: tuple[int, int], level: int) -> tuple[int, int]:
     return -(-shape[0] // 2**level), -(-shape[1] // 2**level)
 
 
+def most_level(shape: tuple[int, int]) -> int:
+    """Level at which the longer side has about 64 pixels."""
+    return max(math.ceil(math.log2(max(*shape, 1) / 64)), 0)
+
+
+def size_of(array: Bytes) -> int:
+    """Bytes of an array."""
+    return array.nbytes
+
+
 def quantise(values: npt.NDArray[np.floating], low: float, high: float) -> Bytes:
     """Values as indices 0..253 from `low` to `high`, UNKNOWN where NaN."""
-    known = np.isfinite(values)
-    scaled = (np.where(known, values, low) - low) * ((LEVELS - 1) / max(high - low, 1e-12))
-    index: Bytes = np.rint(np.clip(scaled, 0, LEVELS - 1)).astype(np.uint8)
-    index[~known] = UNKNOWN
+    scaled = (values - low) * ((LEVELS - 1) / max(high - low, 1e-12))
+    unknown = ~np.isfinite(scaled)
+    if unknown.any():
+        scaled[unknown] = 0
+    np.clip(scaled, 0, LEVELS - 1, out=scaled)
+    index: Bytes = np.rint(scaled, out=scaled).astype(np.uint8)
+    index[unknown] = UNKNOWN
     return index
 
 

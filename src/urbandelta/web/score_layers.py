@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
-import xarray as xr
 from rasterio.windows import Window
 
 from urbandelta.composites import shrink
 from urbandelta.errors import StoreError
 from urbandelta.types import FloatArray
-from urbandelta.web.cache import ByteCache
-from urbandelta.web.pyramids import LEVELS, UNKNOWN, Bytes, Pyramid, level_shape, quantise
+from urbandelta.web.month_maps import BLOCK_PX, MonthMaps
+from urbandelta.web.pyramids import UNKNOWN, Bytes, Pyramid, most_level, quantise
 
 GDAL_CACHE_BYTES = 32 * 2**20
 """GDAL would take a twentieth of the machine's memory for decoded blocks; bricks are cached behind it anyway."""
-THUMBNAIL_LEVEL = 3
-"""From this level on, pixels come from thumbnails of the whole area, made once for each run of windows."""
-_BLOCK_PX = 512
 _ABOVE_UNKNOWN = np.uint8(256 - UNKNOWN)
 """Added to indices with wrap-around it makes UNKNOWN the lowest, so that the highest of several is what is known."""
 
@@ -99,28 +93,26 @@ class CogPyramid:
 
 @dataclass(frozen=True, eq=False)
 class StorePyramid:
-    """Highest score of some windows of a score store, as indices."""
+    """Highest score of some months of a score store, as indices."""
 
-    scores: xr.Dataset
-    members: tuple[int, ...]
-    thumbnails: ByteCache[Bytes]
-    """Kept apart from `slabs`: they take seconds to make."""
-    slabs: ByteCache[Bytes]
+    maps: MonthMaps
+    months: tuple[int, ...]
+    """Positions among the months of `maps`."""
 
     @property
     def key(self) -> Hashable:
-        """Store, snapshot, and windows."""
-        return ("scores", self.scores.attrs["snapshot"], self.members)
+        """Store, snapshot, and months."""
+        return ("scores", self.maps.snapshot, self.months)
 
     @property
     def brick_px(self) -> int:
-        """A few chunks of the store."""
-        return 256
+        """A block of `maps`."""
+        return BLOCK_PX
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the scores."""
-        return self.scores.sizes["y"], self.scores.sizes["x"]
+        return self.maps.shape
 
     @property
     def most_level(self) -> int:
@@ -129,90 +121,18 @@ class StorePyramid:
 
     def read(self, level: int, rows: slice, columns: slice) -> Bytes:
         """Indices (y, x) of a level."""
-        if level >= THUMBNAIL_LEVEL:
-            return quantise(self._from_thumbnails(level, rows, columns), 0.0, 1.0)
-        best = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
-        for slab, members in self._slabs():
-            key = ("slab", self.scores.attrs["snapshot"], slab.start, level, rows.start, columns.start)
-            indices = self.slabs.get(key, partial(self._indices, slab, level, rows, columns))
-            for member in members:
-                np.maximum(best, indices[member - slab.start] + _ABOVE_UNKNOWN, out=best)
+        first, *rest = (self.maps.read(month, level, rows, columns) for month in self.months)
+        best = first + _ABOVE_UNKNOWN
+        for index in rest:
+            np.maximum(best, index + _ABOVE_UNKNOWN, out=best)
         return best - _ABOVE_UNKNOWN
 
     def values(self, level: int, rows: slice, columns: slice) -> FloatArray:
-        """Scores (y, x) of a level: of each window the mean of a cell, of these the highest."""
-        if level >= THUMBNAIL_LEVEL:
-            return self._from_thumbnails(level, rows, columns)
+        """Scores (y, x) of a level: of each month the mean of a cell, of these the highest."""
         factor = 2**level
         y = slice(rows.start * factor, min(rows.stop * factor, self.shape[0]))
         x = slice(columns.start * factor, min(columns.stop * factor, self.shape[1]))
         best = np.full((rows.stop - rows.start, columns.stop - columns.start), np.nan, np.float32)
-        for slab, members in self._slabs():
-            values = self._values(slab, y, x)
-            for member in members:
-                np.fmax(best, shrink(values[member - slab.start], factor), out=best)
+        for values in self.maps.values(self.months, y, x):
+            np.fmax(best, shrink(values, factor), out=best)
         return best
-
-    def _from_thumbnails(self, level: int, rows: slice, columns: slice) -> FloatArray:
-        best: FloatArray | None = None
-        for slab, members in self._slabs():
-            key = ("thumbnails", self.scores.attrs["snapshot"], slab.start)
-            whole = (slice(0, size) for size in level_shape(self.shape, THUMBNAIL_LEVEL))
-            small = self.thumbnails.get(key, partial(self._indices, slab, THUMBNAIL_LEVEL, *whole))
-            for member in members:
-                index = small[member - slab.start]
-                one = np.where(index == UNKNOWN, np.nan, index / np.float32(LEVELS - 1)).astype(np.float32)
-                best = one if best is None else np.fmax(best, one)
-        assert best is not None  # a month holds at least one window
-        return shrink(best, 2 ** (level - THUMBNAIL_LEVEL))[rows, columns]
-
-    def _indices(self, slab: slice, level: int, rows: slice, columns: slice) -> Bytes:
-        """Each window of a slab (window, y, x): the months after the one that is asked for are decoded with it."""
-        shape = (slab.stop - slab.start, rows.stop - rows.start, columns.stop - columns.start)
-        found = np.empty(shape, np.uint8)
-        factor = 2**level
-        step = _BLOCK_PX // factor
-        for top in range(rows.start, rows.stop, step):
-            for left in range(columns.start, columns.stop, step):
-                y = slice(top * factor, min((top + step) * factor, rows.stop * factor))
-                x = slice(left * factor, min((left + step) * factor, columns.stop * factor))
-                small = quantise(_means(self._values(slab, y, x), factor), 0.0, 1.0)
-                i, j = top - rows.start, left - columns.start
-                found[:, i : i + small.shape[1], j : j + small.shape[2]] = small
-        return found
-
-    def _slabs(self) -> list[tuple[slice, Sequence[int]]]:
-        """Runs of windows that share chunks, with the members in each: a chunk is decoded once for all of them."""
-        step = int(self.scores["score"].encoding.get("preferred_chunks", {}).get("window", 1))
-        count = self.scores.sizes["window"]
-        slabs: list[tuple[slice, Sequence[int]]] = []
-        for number in sorted({member // step for member in self.members}):
-            slab = slice(number * step, min((number + 1) * step, count))
-            slabs.append((slab, [member for member in self.members if slab.start <= member < slab.stop]))
-        return slabs
-
-    def _values(self, windows: slice, y: slice, x: slice) -> FloatArray:
-        return np.asarray(self.scores["score"][windows, y, x].values, np.float32)
-
-
-def _means(values: FloatArray, factor: int) -> FloatArray:
-    """Mean of each cell of `factor` pixels a side of several maps (window, y, x), ignoring NaN."""
-    count, height, width = values.shape
-    if factor == 1:
-        return values
-    if height % factor or width % factor or not np.isfinite(values).all():
-        return np.stack([shrink(one, factor) for one in values])
-    # Nearly all blocks are known throughout. Rows first: short sums along the last axis are dear.
-    rows = values.reshape(count, height // factor, factor, width).sum(axis=2)
-    cells = rows.reshape(count, height // factor, width // factor, factor).sum(axis=3)
-    return np.asarray(cells / np.float32(factor * factor), np.float32)
-
-
-def most_level(shape: tuple[int, int]) -> int:
-    """Level at which the longer side has about 64 pixels."""
-    return max(math.ceil(math.log2(max(*shape, 1) / 64)), 0)
-
-
-def size_of(array: npt.NDArray[np.uint8]) -> int:
-    """Bytes of an array."""
-    return array.nbytes
