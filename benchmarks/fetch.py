@@ -18,8 +18,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,10 @@ class Distance(NamedTuple):
 
     latency_ms: float
     connection_mb: float
+
+    def pause(self, size: int) -> float:
+        """Seconds before an answer of so many bytes."""
+        return self.latency_ms / 1e3 + size / 2**20 / self.connection_mb if self.latency_ms else 0.0
 
 
 def write_cogs(folder: Path, *, files: int, megabytes: float) -> list[Path]:
@@ -66,7 +71,7 @@ def serve(paths: list[Path], distance: Distance, ready: multiprocessing.Queue, s
     from servers.range_server import Exchange, range_server
 
     def far(exchange: Exchange) -> None:
-        time.sleep(distance.latency_ms / 1e3 + len(exchange.body) / 2**20 / distance.connection_mb)
+        time.sleep(distance.pause(len(exchange.body)))
 
     with range_server({f"/{path.name}": path.read_bytes() for path in paths}) as server:
         server.always = far if distance.latency_ms else None
@@ -74,19 +79,31 @@ def serve(paths: list[Path], distance: Distance, ready: multiprocessing.Queue, s
         stop.wait()
 
 
+@contextmanager
+def watching() -> Iterator[list[tuple[str, int, int]]]:
+    """Collects the ranges that any `Transport` asks for meanwhile, as (URL, start, end)."""
+    asked: list[tuple[str, int, int]] = []
+    request = Transport.request
+
+    def watched(self, href, span=None, *, version=None):
+        answer = request(self, href, span, version=version)
+        if span is not None:  # not what is asked of the catalogue
+            asked.append((href, span[0], span[0] + len(answer.body)))
+        return answer
+
+    Transport.request = watched
+    try:
+        yield asked
+    finally:
+        Transport.request = request
+
+
 def ranges_asked(urls: list[str]) -> tuple[list[tuple[str, int, int]], int]:
     """Ranges that `RemoteRaster` asks a server for, file by file, and bytes in all."""
-    asked: list[tuple[str, int, int]] = []
-
-    class Watched(Transport):
-        def request(self, href, span=None, *, version=None):
-            answer = super().request(href, span, version=version)
-            asked.append((href, span[0], span[0] + len(answer.body)))
-            return answer
-
-    transport = Watched()
-    for url in urls:
-        whole(RemoteRaster.open(transport, url))
+    transport = Transport()
+    with watching() as asked:
+        for url in urls:
+            whole(RemoteRaster.open(transport, url))
     transport.close()
     return asked, sum(end - start for _, start, end in asked)
 

@@ -44,6 +44,8 @@ class Contents:
     folder: Path | None = None
     """Files to serve under `/files`."""
     fault: Fault | None = None
+    pause: Callable[[int], float] | None = None
+    """Seconds to wait before a body of so many bytes, as if the server were far away."""
     token: str | None = None
     """What `?sig=` must be to read a file; the token endpoint hands it out."""
     tokens_given: int = 0
@@ -179,6 +181,8 @@ class Faulty:
         elif fault == "hang":
             await asyncio.sleep(30)
         else:
+            if contents.pause is not None:
+                send = _slowly(send, contents.pause)
             await self._application(scope, receive, _spoiling(send, fault) if fault else send)
 
     async def _hand_out(self, send: Any) -> None:
@@ -192,6 +196,16 @@ async def _answer(send: Any, status: int, body: bytes, headers: list[tuple[bytes
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
     await send({"type": "http.response.body", "body": body})
+
+
+def _slowly(send: Any, pause: Callable[[int], float]) -> Any:
+    async def wait(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            length = next((value for name, value in message["headers"] if name.lower() == b"content-length"), b"0")
+            await asyncio.sleep(pause(int(length)))
+        await send(message)
+
+    return wait
 
 
 def _spoiling(send: Any, fault: str) -> Any:
