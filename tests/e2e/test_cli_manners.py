@@ -188,3 +188,22 @@ def test_ctrl_c_says_that_nothing_is_lost(tmp_path):
     assert (process.returncode, out) == (130, "")
     assert err == "urbandelta: stopped; what was committed is kept, run the same command to go on\n"
     assert open_cube(str(cube)).era.name == "s12"
+
+
+def test_ctrl_c_amid_a_chunk_of_zarr_says_no_more():
+    code = """
+import time
+from zarr.core import sync
+import urbandelta.cli
+
+def stopped_amid_a_chunk():
+    sync._get_loop().call_soon_threadsafe(time.sleep, 1.0)
+    time.sleep(0.1)
+    raise SystemExit(urbandelta.cli.INTERRUPTED)
+
+urbandelta.cli.app = stopped_amid_a_chunk
+urbandelta.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "urbandelta: stopped; what was committed is kept, run the same command to go on\n"

@@ -104,15 +104,25 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            # A read of Zarr's that the stop cut short says so when Python ends, to somebody who knows.
-            warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
             print("urbandelta: stopped; what was committed is kept, run the same command to go on", file=sys.stderr)
+            _silence_clean_up()
         raise
     except UrbandeltaError as error:
         _fail(str(error))
     except OSError as error:
         # A full disk or a missing permission is nobody's bug; the message of the system names file and cause.
         _fail(f"{error}; free the disk or check the path, then run it again")
+
+
+def _silence_clean_up() -> None:
+    """Keep libraries from telling, as Python ends, that the stop cut their work short: the person asked for it.
+
+    Zarr's event loop, stopped in the midst of a chunk, warns by its log, by coroutines never awaited and by an error
+    of its exit callback. The callbacks still run, so temporary folders go.
+    """
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    sys.unraisablehook = lambda _: None
 
 
 def _fail(message: str) -> NoReturn:
