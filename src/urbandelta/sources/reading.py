@@ -64,7 +64,7 @@ def read_pass(one: Pass, reading: Reading) -> Acquisition:
     """
     scene = _opened(one.scene, reading.threads)
     # Rules that look at neighbours want the whole scene.
-    rows = reading.grid.height if one.recipe.masking is not None else reading.block_rows or reading.grid.height
+    rows = reading.block_rows or reading.grid.height
     if one.recipe.masking is not None:
         # Borders and clouds are found by looking at neighbours: blocks would give other masks at their seams.
         rows = reading.grid.height
