@@ -205,15 +205,16 @@ def append_frame(store: Store, frame: Frame, *, stream: str, columns: Mapping[st
 async def _append_all(store: Store, frame: Frame, stream: str, columns: Mapping[str, Array]) -> None:
     # All arrays in one crossing to Zarr's event loop: one crossing an array took most of a commit's time.
     await asyncio.gather(
-        _append_pixels(store, f"{stream}/values", frame.values),
-        _append_pixels(store, f"{stream}/mask", frame.mask),
+        # To look for empty chunks costs as much as to compress them; a scene that fills the grid has none.
+        _append_pixels(store, f"{stream}/values", frame.values, empties=not np.any(frame.mask & MaskReason.NODATA)),
+        _append_pixels(store, f"{stream}/mask", frame.mask, empties=False),
         *(_append_cell(store, f"{stream}/{name}", column, frame.record[name]) for name, column in columns.items()),
     )
 
 
-async def _append_pixels(store: Store, path: str, pixels: Array) -> None:
+async def _append_pixels(store: Store, path: str, pixels: Array, *, empties: bool) -> None:
     array = await open_array(store=store, path=path, mode="r+", zarr_format=3)
-    await array.append(pixels[np.newaxis])
+    await array.with_config({"write_empty_chunks": empties}).append(pixels[np.newaxis])
 
 
 async def _append_cell(store: Store, path: str, column: Array, cell: Any) -> None:
@@ -318,6 +319,6 @@ def digest(values: Array, mask: MaskArray, bands: tuple[str, ...]) -> str:
     """SHA-256 of the raw pixels, their type and bands; equal digests mean the same acquisition."""
     little = values.dtype.newbyteorder("<")
     summary = hashlib.sha256(f"{little.str} {values.shape} {','.join(bands)}".encode())
-    summary.update(np.ascontiguousarray(values, dtype=little).tobytes())
-    summary.update(mask.tobytes())
+    for pixels in (np.ascontiguousarray(values, dtype=little), np.ascontiguousarray(mask)):
+        summary.update(pixels.data)
     return summary.hexdigest()

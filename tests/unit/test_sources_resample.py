@@ -1,6 +1,8 @@
 import numpy as np
 import numpy.testing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from urbandelta.errors import SourceError
 from urbandelta.grid import Grid
@@ -115,3 +117,27 @@ def test_union_keeps_the_finest_pixels():
 def test_union_of_several_crs_is_refused():
     with pytest.raises(SourceError, match="several CRSs"):
         union([grid(0, 100, 10, 2, 2), grid(0, 100, 10, 2, 2, "EPSG:32632")])
+
+
+@given(
+    source=st.tuples(st.sampled_from([10.0, 20.0]), st.integers(-4, 4), st.integers(-4, 4)),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kind=st.sampled_from(["uint16", "float32"]),
+)
+def test_nearest_takes_the_pixel_under_each_centre(source, size, kind):
+    pixel, left, top = source
+    values = np.arange(size[0] * size[1], dtype=kind).reshape(size)
+    invalid = values % 3 == 0
+    before = values.copy(), invalid.copy()
+    source_grid, target = grid(10 * left, 10 * top, pixel, *size), grid(0, 0, 10, 5, 6)
+    out, missing = onto_grid(values, invalid, source_grid, target)
+    for row, column in np.ndindex(target.shape):
+        at = int((10 * top - target.y[row]) // pixel), int((target.x[column] - 10 * left) // pixel)
+        if 0 <= at[0] < size[0] and 0 <= at[1] < size[1]:
+            assert (out[row, column], missing[row, column]) == (values[at], invalid[at])
+        else:
+            assert missing[row, column]
+            assert out[row, column] == 0 or np.isnan(out[row, column])
+    assert out.dtype == values.dtype
+    assert np.array_equal(values, before[0])
+    assert np.array_equal(invalid, before[1])
