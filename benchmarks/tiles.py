@@ -1,6 +1,6 @@
 """Tiles under load: latency and memory of `urbandelta serve` over a city of 4000 x 4000 px and 60 months.
 
-    python benchmarks/tiles.py                  make the store in /tmp (once), then measure
+    python benchmarks/tiles.py                  make the store (once), then measure
     python benchmarks/tiles.py --zarr           scores straight from a score store, no rasters
     python benchmarks/tiles.py --zarr --noise 0.002         scores that hardly pack
 
