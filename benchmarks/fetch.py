@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -168,7 +168,7 @@ def from_disk(paths: list[Path]) -> Callable[[], None]:
 
     def read(path: Path) -> np.ndarray:
         with rasterio.open(path, sharing=False) as file:
-            return file.read(1)
+            return file.read()
 
     def run() -> None:
         with ThreadPoolExecutor(BAND_THREADS) as threads:
@@ -177,14 +177,34 @@ def from_disk(paths: list[Path]) -> Callable[[], None]:
     return run
 
 
-def measure(paths: list[Path], distance: Distance, rounds: int) -> dict[str, object]:
-    """Medians over rounds in which the ways take turns."""
+@contextmanager
+def served(serve: Callable[..., None], *args: Any) -> Iterator[Any]:
+    """What `serve(*args, ready, stop)` puts into `ready`, once it serves in a process of its own."""
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Queue(), context.Event()
-    server = context.Process(target=serve, args=(paths, distance, ready, stop), daemon=True)
+    server = context.Process(target=serve, args=(*args, ready, stop), daemon=True)
     server.start()
     try:
-        base = ready.get(timeout=60)
+        yield ready.get(timeout=600)
+    finally:
+        stop.set()
+        server.join(20)
+
+
+def take_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way in each round."""
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, run in ways.items():
+            began = time.perf_counter()
+            run()
+            seconds[way].append(time.perf_counter() - began)
+    return seconds
+
+
+def measure(paths: list[Path], distance: Distance, rounds: int) -> dict[str, object]:
+    """Medians over rounds in which the ways take turns."""
+    with served(serve, paths, distance) as base:
         urls = [f"{base}/{path.name}" for path in paths]
         asked, size = ranges_asked(urls)
         ways = {
@@ -193,16 +213,8 @@ def measure(paths: list[Path], distance: Distance, rounds: int) -> dict[str, obj
             "rasters": decoding(urls),
             "disk": from_disk(paths),
         }
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        for number in range(rounds + 1):
-            for way, run in ways.items():
-                began = time.perf_counter()
-                run()
-                if number:  # the first round warms up
-                    seconds[way].append(time.perf_counter() - began)
-    finally:
-        stop.set()
-        server.join(10)
+        take_turns(ways, 1)  # warms up
+        seconds = take_turns(ways, rounds)
     rate = {way: size / 2**20 / statistics.median(times) for way, times in seconds.items()}
     return {
         **distance._asdict(),
@@ -222,17 +234,25 @@ def ratios(yardstick: list[float], way: list[float]) -> list[float]:
     return statistics.quantiles([y / w for y, w in zip(yardstick, way, strict=True)], n=4)
 
 
+def add_distance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--latency-ms", type=float, default=40, help="of the server that seems to be far away")
+    parser.add_argument("--connection-mb", type=float, default=4, help="MB a second of each of its connections")
+
+
+def near_and_far(options: argparse.Namespace) -> tuple[Distance, Distance]:
+    return Distance(0, 0), Distance(options.latency_ms, options.connection_mb)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=float, default=8, help="million pixels per file, of 2 bytes each")
     parser.add_argument("--files", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--latency-ms", type=float, default=40, help="of the server that seems to be far away")
-    parser.add_argument("--connection-mb", type=float, default=4, help="MB a second of each of its connections")
+    add_distance(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         paths = write_cogs(Path(name), files=options.files, megabytes=options.megabytes)
-        for distance in (Distance(0, 0), Distance(options.latency_ms, options.connection_mb)):
+        for distance in near_and_far(options):
             print(json.dumps(measure(paths, distance, options.rounds), indent=2))
 
 

@@ -13,24 +13,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shutil
 import statistics
-import sys
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import rasterio
 import yaml
+from fetch import (
+    Distance,
+    add_distance,
+    from_disk,
+    near_and_far,
+    plain_reader,
+    ratios,
+    served,
+    take_turns,
+    watching,
+)
 
 from urbandelta.fetching import fetch
 from urbandelta.monitor import load_monitor
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "tests")]
-from fetch import BAND_THREADS, Distance, plain_reader, ratios, watching  # noqa: E402
 
 
 def serve(folder: Path, distance: Distance, options: Any, ready: Any, stop: Any) -> None:
@@ -66,45 +69,20 @@ def fetching(work: Path, url: str, bbox: list[float], streams: dict[str, Any]) -
     shutil.rmtree(folder)
 
 
-def from_disk(paths: list[Path]) -> None:
-    """GDAL on the same files: what decoding alone takes."""
-
-    def read(path: Path) -> None:
-        with rasterio.open(path, sharing=False) as file:
-            file.read()
-
-    with ThreadPoolExecutor(BAND_THREADS) as threads:
-        list(threads.map(read, paths))
-
-
 def measure(distance: Distance, options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Medians over rounds in which the ways take turns."""
-    context = multiprocessing.get_context("spawn")
-    ready, stop = context.Queue(), context.Event()
     scenes = work / "scenes"
-    server = context.Process(target=serve, args=(scenes, distance, options, ready, stop), daemon=True)
-    server.start()
-    try:
-        described = ready.get(timeout=600)
+    with served(serve, scenes, distance, options) as described:
         with watching() as asked:
             fetching(work, *described)
         size = sum(end - start for _, start, end in asked)
         paths = sorted(scenes.glob("*.tif"))
-        plain = plain_reader(list(asked))
         ways = {
-            "plain": plain,
+            "plain": plain_reader(list(asked)),
             "fetch": lambda: fetching(work, *described),
-            "disk": lambda: from_disk(paths),
+            "disk": from_disk(paths),
         }
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(options.rounds):
-            for way, run in ways.items():
-                began = time.perf_counter()
-                run()
-                seconds[way].append(time.perf_counter() - began)
-    finally:
-        stop.set()
-        server.join(20)
+        seconds = take_turns(ways, options.rounds)
     return {
         **distance._asdict(),
         "acquisitions": len(paths),
@@ -121,11 +99,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="rows and columns of the scenes")
     parser.add_argument("--months", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--latency-ms", type=float, default=40, help="of the server that seems to be far away")
-    parser.add_argument("--connection-mb", type=float, default=4, help="MB a second of each of its connections")
+    add_distance(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        for distance in (Distance(0, 0), Distance(options.latency_ms, options.connection_mb)):
+        for distance in near_and_far(options):
             print(json.dumps(measure(distance, options, Path(name)), indent=2))
 
 
