@@ -11,6 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,16 +32,18 @@ _KEY_VARIABLE, _KEY_HEADER = "PC_SDK_SUBSCRIPTION_KEY", "Ocp-Apim-Subscription-K
 _TOKEN_HOSTS = (".blob.core.windows.net",)
 
 
-def transport_for(archive: Archive, collection: Collection | None = None) -> Transport:
+def transport_for(
+    archive: Archive, collection: Collection | None = None, *, ranges: Executor | None = None
+) -> Transport:
     """A transport that signs what it reads of an archive's collection; without one, for the catalogue itself."""
-    return Transport(PATIENCE, sign=None if collection is None else signer_for(archive, collection))
+    return Transport(PATIENCE, sign=None if collection is None else signer_for(archive, collection), ranges=ranges)
 
 
-def opener_for(archive: Archive, collection: Collection) -> Opener:
-    """Opens bands of files of a collection by their address."""
+def opener_for(archive: Archive, collection: Collection, *, ranges: Executor | None = None) -> Opener:
+    """Opens bands of files of a collection by their address; asks for them with the threads `ranges`, if given."""
     from urbandelta.sources.remote import RemoteRaster
 
-    transport = transport_for(archive, collection)
+    transport = transport_for(archive, collection, ranges=ranges)
     return lambda href, band: RemoteRaster.open(transport, href, band=band)
 
 

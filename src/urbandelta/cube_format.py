@@ -18,11 +18,11 @@ import pyproj
 import zarr
 from numcodecs import VLenUTF8, Zstd
 from zarr.abc.store import Store
-from zarr.api.asynchronous import open_array
 from zarr.codecs import BloscCodec, TransposeCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from urbandelta.chunks import append_pixels
 from urbandelta.eras import Stream
 from urbandelta.errors import GridError, ShapeError, StoreError
 from urbandelta.grid import Grid
@@ -205,16 +205,10 @@ def append_frame(store: Store, frame: Frame, *, stream: str, columns: Mapping[st
 async def _append_all(store: Store, frame: Frame, stream: str, columns: Mapping[str, Array]) -> None:
     # All arrays in one crossing to Zarr's event loop: one crossing an array took most of a commit's time.
     await asyncio.gather(
-        # To look for empty chunks costs as much as to compress them; a scene that fills the grid has none.
-        _append_pixels(store, f"{stream}/values", frame.values, empties=not np.any(frame.mask & MaskReason.NODATA)),
-        _append_pixels(store, f"{stream}/mask", frame.mask, empties=False),
+        append_pixels(store, f"{stream}/values", frame.values),
+        append_pixels(store, f"{stream}/mask", frame.mask),
         *(_append_cell(store, f"{stream}/{name}", column, frame.record[name]) for name, column in columns.items()),
     )
-
-
-async def _append_pixels(store: Store, path: str, pixels: Array, *, empties: bool) -> None:
-    array = await open_array(store=store, path=path, mode="r+", zarr_format=3)
-    await array.with_config({"write_empty_chunks": empties}).append(pixels[np.newaxis])
 
 
 async def _append_cell(store: Store, path: str, column: Array, cell: Any) -> None:

@@ -8,22 +8,21 @@ was.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from urbandelta.errors import ConfigError, FetchError, SourceError, StoreError
+from urbandelta.errors import ConfigError, StoreError
 from urbandelta.grid import Grid
 from urbandelta.ledger import FILE_NAME, Ledger
-from urbandelta.offers import Held, Offer, StreamOffers, Workspace, entry_of, next_action
+from urbandelta.offers import Held, Offer, StreamOffers, entry_of, next_action
+from urbandelta.read_ahead import Outcome, read_in_order
 from urbandelta.sources.importing import existing_cube
 from urbandelta.store import Cube, create_cube
 from urbandelta.types import Acquisition, BoolArray, MaskReason, Progress
@@ -33,15 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MEMORY_BYTES = 768 * 2**20
-"""For acquisitions that are read ahead: raw bands, resampled bands and the stack of them."""
-_COPIES = 3
-_BLOCK_BYTES = 128 * 2**20
-_MOST_AHEAD = 6
-_THREADS = 8
 _UNSEEN = int(MaskReason.NODATA | MaskReason.BORDER_NOISE)
-_GIVE_UP = 8
-"""Failures in a row after which an archive is taken to be down; the rest is listed as missing, to be tried later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,20 +165,18 @@ def store_offers(
         if progress is not None:
             progress(done, total, message)
 
-    for stream, offers in chosen.items():
-        tally.added[stream] = 0
-        if not offers:
-            continue
-        ahead = workers or acquisitions_ahead(grid, offers[0].bands)
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="bands") as threads:
-            workspace = Workspace(grid=grid, threads=threads, block_rows=block_rows or _rows(grid, offers[0].bands))
-            arriving = _good(_read_in_order(offers, workspace, ahead), inside, ledger, tally, advance)
-            first = next(arriving, None)
+    tally.added = dict.fromkeys(chosen, 0)
+    wanted = [offer for offers in chosen.values() for offer in offers]
+    outcomes = read_in_order(wanted, grid, workers=workers, block_rows=block_rows)
+    with closing(outcomes):
+        for stream, arriving in groupby(outcomes, key=lambda outcome: outcome[0].stream):
+            good = _good(arriving, inside, ledger, tally, advance)
+            first = next(good, None)
             if first is None:
                 continue
             # Only now: an archive that gives nothing leaves no empty cube behind.
             cube = cube or create_cube(cube_url, era=era, grid=grid)
-            report = cube.append(stream, chain([first], arriving))
+            report = cube.append(stream, chain([first], good))
             tally.added[stream] = report.added
             tally.skipped += report.skipped
     return FetchReport(
@@ -220,18 +209,6 @@ def held_by(cube: Cube | None, stream: str) -> Held:
     )
 
 
-def acquisitions_ahead(grid: Grid, bands: int) -> int:
-    """Acquisitions that are read at the same time, by memory."""
-    each = _COPIES * 4 * grid.height * grid.width * max(bands, 1)
-    return int(np.clip(_MEMORY_BYTES // each, 1, _MOST_AHEAD))
-
-
-def _rows(grid: Grid, bands: int) -> int | None:
-    rows = _BLOCK_BYTES // (4 * grid.width * max(bands, 1))
-    # Whole multiples of what archives tile by, so that no tile is asked for twice but at the seams of other CRSs.
-    return None if rows >= grid.height else max(512, rows // 512 * 512)
-
-
 def _choose(stream: StreamOffers, cube: Cube | None, ledger: Ledger, tally: _Tally) -> list[Offer]:
     held = held_by(cube, stream.stream)
     chosen = []
@@ -253,44 +230,8 @@ def _choose(stream: StreamOffers, cube: Cube | None, ledger: Ledger, tally: _Tal
     return chosen
 
 
-def _read_in_order(
-    offers: Sequence[Offer], workspace: Workspace, ahead: int
-) -> Iterator[tuple[Offer, Acquisition | Exception]]:
-    """Acquisitions in the order of the offers, or why they cannot be had; at most `ahead` are held in memory."""
-    waiting: deque[tuple[Offer, Future[Acquisition]]] = deque()
-    remaining = iter(offers)
-    failures = 0
-    with ThreadPoolExecutor(ahead, thread_name_prefix="acquisitions") as readers:
-        try:
-            while True:
-                while len(waiting) < ahead and (offer := next(remaining, None)) is not None:
-                    waiting.append((offer, readers.submit(offer.read, workspace)))
-                if not waiting:
-                    return
-                offer, future = waiting.popleft()
-                outcome: Acquisition | Exception
-                try:
-                    outcome = future.result()
-                    failures = 0
-                except (FetchError, SourceError) as error:
-                    outcome = error
-                    failures += isinstance(error, FetchError)
-                del future
-                yield offer, outcome
-                del outcome
-                if failures >= _GIVE_UP:
-                    for later, begun in (*waiting, *((offer, None) for offer in remaining)):
-                        if begun is not None:
-                            begun.cancel()
-                        yield later, FetchError(f"not tried, as the {failures} acquisitions before it could not be had")
-                    return
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
 def _good(
-    outcomes: Iterator[tuple[Offer, Acquisition | Exception]],
+    outcomes: Iterator[tuple[Offer, Outcome]],
     inside: BoolArray,
     ledger: Ledger,
     tally: _Tally,

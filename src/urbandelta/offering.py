@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +45,11 @@ def find_offers(
     wanted = chosen_streams(monitor, streams)
     source = monitor.source
     if source.kind == "stac":
-        served = [_from_archive(monitor, source, cube, stream, period) for stream in wanted]
+        from urbandelta.archive_access import PATIENCE
+
+        # Streams are read side by side, yet an archive is asked by no more connections than for one.
+        ranges = PATIENCE.range_threads()
+        served = [_from_archive(monitor, source, cube, stream, period, ranges) for stream in wanted]
         found = [offers for offers in served if offers is not None]
         if not found:
             names = ", ".join(stream.name for stream in wanted)
@@ -109,7 +114,7 @@ def request_of(source: StacSource, stream: str) -> StreamRequest:
 
 
 def _from_archive(
-    monitor: Monitor, source: StacSource, cube: Cube | None, stream: Stream, period: Period
+    monitor: Monitor, source: StacSource, cube: Cube | None, stream: Stream, period: Period, ranges: Executor
 ) -> StreamOffers | None:
     """What an archive has of a stream; None where it has nothing that can be read and the monitor does not insist."""
     from urbandelta.archive_access import opener_for, transport_for
@@ -136,7 +141,7 @@ def _from_archive(
         stream=stream,
         request=request,
         period=period,
-        opener=opener_for(archive, collection),
+        opener=opener_for(archive, collection, ranges=ranges),
         stored=stored,
     )
     grid = monitor.make_grid()

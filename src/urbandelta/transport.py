@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
@@ -83,6 +83,10 @@ class TransportOptions:
         if wrong:
             raise ConfigError(f"{wrong[0]} of a transport must be positive, not {getattr(self, wrong[0])!r}")
 
+    def range_threads(self) -> ThreadPoolExecutor:
+        """Threads for as many requests at a time as there are to be connections."""
+        return ThreadPoolExecutor(self.connections, thread_name_prefix="ranges")
+
     def blocks(self) -> BlockOptions:
         """What a file is read by."""
         return BlockOptions(
@@ -106,10 +110,19 @@ class Clock:
 
 
 class Transport:
-    """Reads resources by address (http, https, s3, file, paths); safe to share between threads."""
+    """Reads resources by address (http, https, s3, file, paths); safe to share between threads.
+
+    `ranges` are the threads that ranges of files are asked for with, where several transports share them; by default
+    it has `connections` of its own.
+    """
 
     def __init__(
-        self, options: TransportOptions | None = None, *, sign: Signer | None = None, clock: Clock | None = None
+        self,
+        options: TransportOptions | None = None,
+        *,
+        sign: Signer | None = None,
+        clock: Clock | None = None,
+        ranges: Executor | None = None,
     ) -> None:
         self.options = options or TransportOptions()
         self._clock = clock or Clock()
@@ -121,7 +134,8 @@ class Transport:
         self._lock = threading.Lock()
         self._open: WeakValueDictionary[str, DistantContents] = WeakValueDictionary()
         self._cache = BlockCache(self.options.cache_bytes)
-        self._executor = ThreadPoolExecutor(self.options.connections, thread_name_prefix="ranges")
+        self._shares_threads = ranges is not None
+        self._executor = ranges or self.options.range_threads()
         self._managers: dict[str, urllib3.PoolManager] = {}
         self._proxies: dict[tuple[str, str], str] = {}
         _keep_queries_out_of_logs()
@@ -163,7 +177,8 @@ class Transport:
     def close(self) -> None:
         """Give up what is being waited for: it raises `FetchError`, and so does what is asked for from now on."""
         self._stopped.set()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        if not self._shares_threads:
+            self._executor.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             for manager in self._managers.values():
                 manager.clear()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from urbandelta.errors import ConfigError, FetchError, SourceError
-from urbandelta.fetching import acquisitions_ahead, store_offers
+from urbandelta.fetching import store_offers
 from urbandelta.grid import Grid
 from urbandelta.ledger import Ledger
 from urbandelta.offers import Held, Offer, StreamOffers, Unusable, next_action
@@ -173,13 +173,6 @@ def test_decisions(tmp_path):
     for difference in ({"platforms": ("S1B",)}, {"relative_orbits": (15,)}):
         assert next_action(offer, dataclasses.replace(held, **difference), ledger)[0] == "fetch"
     assert next_action(offer, dataclasses.replace(held, platforms=("",), relative_orbits=(-1,)), ledger)[0] == "late"
-
-
-def test_memory_decides_how_many_are_read_ahead():
-    site = Grid("EPSG:32631", (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), 2000, 2500)
-    assert acquisitions_ahead(GRID, 2) == 6
-    assert acquisitions_ahead(site, 2) == 6
-    assert acquisitions_ahead(site, 13) == 1
 
 
 def test_workers_must_be_some(tmp_path):

@@ -1,13 +1,16 @@
-"""Reading pixels chunk by chunk gives what Zarr's own reading gives, bit by bit."""
+"""Reading and appending pixels chunk by chunk give what Zarr's own ways give, bit by bit."""
+
+import json
 
 import numpy as np
 import numpy.testing as npt
 import pytest
 import zarr
 from zarr.codecs import BloscCodec, TransposeCodec, ZstdCodec
+from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from urbandelta.chunks import PixelChunks
+from urbandelta.chunks import PixelChunks, append_pixels
 
 SHAPE = (5, 40, 25, 3)
 BANDS_APART = [TransposeCodec(order=(0, 3, 1, 2))]
@@ -70,3 +73,46 @@ def test_other_codecs_and_no_bands(compressor, bands):
 def test_big_endian_values_are_decoded():
     array = array_of(">u2", filters=BANDS_APART)
     npt.assert_array_equal(read(array, [3], slice(0, 40), slice(0, 25)), array[3:4])
+
+
+def stored(array):
+    """All keys of a store and their bytes, metadata apart from its layout as text."""
+    items = {key: array.store._store_dict[key].to_bytes() for key in array.store._store_dict}
+    return {key: json.loads(value) if key.endswith("json") else value for key, value in items.items()}
+
+
+def twins(dtype, *, bands, filters, compressor):
+    """Two arrays alike, and one more time for each: with a chunk of zeros, one of negative zeros, and edges."""
+    arrays = [array_of(dtype, bands=bands, filters=filters, compressor=compressor) for _ in range(2)]
+    pixels = (np.random.default_rng(2).random(arrays[0].shape[1:]) * 200).astype(dtype)
+    pixels[:16, :10] = 0
+    pixels[16:32, :10] = np.array(-0.0).astype(dtype)
+    pixels[32:, 20:] = 0
+    return *arrays, pixels
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "uint8", "int16", "float64"])
+@pytest.mark.parametrize(
+    ("bands", "filters", "compressor"),
+    [
+        (True, BANDS_APART, BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")),
+        (True, (), BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", blocksize=256)),
+        (True, BANDS_APART, BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle")),
+        (False, (), ZstdCodec(level=3)),
+        (False, (), ZstdCodec(level=1, checksum=True)),
+    ],
+)
+def test_appended_bytes_equal_what_zarr_writes(dtype, bands, filters, compressor):
+    ours, theirs, pixels = twins(dtype, bands=bands, filters=filters, compressor=compressor)
+    sync(append_pixels(ours.store, ours.path, pixels))
+    theirs.with_config({"write_empty_chunks": False}).append(pixels[np.newaxis])
+    assert stored(ours) == stored(theirs)
+    appended = [key for key in stored(ours) if key.startswith(f"{ours.path}/c/{SHAPE[0]}/")]
+    assert len(appended) == 9 - (2 if np.dtype(dtype).kind == "f" else 3)
+
+
+def test_append_takes_pixels_that_are_not_contiguous():
+    ours, theirs, pixels = twins("float32", bands=True, filters=BANDS_APART, compressor=None)
+    sync(append_pixels(ours.store, ours.path, pixels[::-1]))
+    theirs.append(pixels[np.newaxis, ::-1])
+    npt.assert_array_equal(zarr.open_array(ours.store, path=ours.path)[-1], theirs[-1])
