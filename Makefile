@@ -22,8 +22,9 @@ $(VENV)/dev: $(VENV)/core
 demo: $(VENV)/core ## simulate a city, import its scenes, score them, and write demo/report.html
 	$(BIN)/urbandelta demo --out demo
 
+# Files of tests are shared out among the cores, at most four: each process holds a few hundred MB.
 test: $(VENV)/dev ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-fast: $(VENV)/dev ## what takes seconds
 	$(BIN)/python -m pytest -m "not slow"
