@@ -125,7 +125,8 @@ def prepare(acquisition: Acquisition, *, stream: Stream, grid: Grid) -> Frame:
         raise StoreError(f"{label}: has no time")
     values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     if values.dtype.kind == "f":
-        mask = mask | (np.isnan(values).any(axis=2) * np.uint8(MaskReason.NODATA))
+        for band in np.moveaxis(values, 2, 0):  # one after another: `any` along a short axis takes five times as long
+            mask = mask | (np.isnan(band) * np.uint8(MaskReason.NODATA))
     mask = np.ascontiguousarray(mask)
     layout = Layout(acquisition.bands, values.dtype.name, float(acquisition.scale), float(acquisition.offset))
     return Frame(values, mask, layout, _record(acquisition, values, mask))

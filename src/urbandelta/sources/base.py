@@ -6,6 +6,7 @@ mean (`calibrate`) and where they go (`resample`) is the same for all of them an
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -357,7 +358,7 @@ def _read_part(part: Part, bands: Sequence[str], recipe: Recipe, grid: Grid) -> 
     if len({(band.scale, band.offset, band.values.dtype) for band in decoded}) > 1:
         # One image has one encoding: bands that differ meet in physical units.
         decoded = [band.physical() for band in decoded]
-    mask = np.where(np.logical_or.reduce([band.invalid for band in decoded]), _NODATA, 0).astype(np.uint8)
+    mask = functools.reduce(np.bitwise_or, (band.invalid for band in decoded)) * np.uint8(_NODATA)
     for rule in recipe.encoding.masks:
         mask |= _read_mask(part.layers[rule.band], rule, grid)
     values = np.stack([band.values for band in decoded], axis=-1)
