@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from urbandelta.cog import write_cog
 from urbandelta.errors import ConfigError, StoreError
 from urbandelta.event_files import write_events
 from urbandelta.events import find_events
+from urbandelta.manifests import write_manifest
+from urbandelta.monitor import parse_monitor
 from urbandelta.products import grid_of
 from urbandelta.scores import open_scores
 from urbandelta.store import open_cube
@@ -356,6 +359,49 @@ def test_event_files_are_used_where_they_are(store, tmp_path, kind, client):
         np.sort(np.concatenate(expected["coordinates"]), axis=0),
         atol=2e-7,
     )
+
+
+MONITOR = {
+    "version": 1,
+    "name": "harbour",
+    "aoi": {"bbox": [4.3, 51.8, 4.4, 51.9]},
+    "start": "2021-01-01",
+    "store": "city",
+    "source": {"kind": "none"},
+}
+
+
+def test_without_event_files_events_are_found_with_the_monitor_s_options(store, tmp_path, caplog):
+    """`make_scene` changes two sites, the larger of 6 x 8 pixels."""
+    city = copy_of(store, tmp_path)
+    scores = open_scores(str(city / "scores"))
+    large = min(event.area_m2 for event in find_events(scores)) + 1
+
+    def found(target: Path) -> int:
+        return client_of(find_source(str(target))).get("/api/events").json()["total"]
+
+    assert found(city) == 2
+    monitor = tmp_path / "harbour.yaml"
+    monitor.write_text(json.dumps({**MONITOR, "events": {"min_area_m2": large}}))
+    assert found(monitor) == 1
+    # A store says what its monitor's last update took.
+    cube = open_cube(str(city / "cube"))
+    for day, least in ((1, 400.0), (2, large)):
+        write_manifest(
+            parse_monitor({**MONITOR, "events": {"min_area_m2": least}}, where=monitor),
+            moment=datetime(2026, 1, day, tzinfo=UTC),
+            until=None,
+            scores_url=str(city / "scores"),
+            cube_url=cube.url,
+            cube_snapshot=cube.snapshot,
+            outputs=[],
+        )
+        assert found(city) == 3 - day
+    monitor.write_text(json.dumps(MONITOR))
+    assert found(monitor) == 2
+    (city / "runs" / "20260103T000000Z-00000000.json").write_text("{}")
+    assert found(city) == 2
+    assert "default options" in caplog.text
 
 
 def test_a_damaged_event_file_is_told(store, tmp_path):

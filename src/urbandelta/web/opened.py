@@ -111,7 +111,7 @@ class Opened:
     @cached_property
     def events(self) -> EventList:
         """The events: from the file if there is one, else found from the scores."""
-        return EventList(self.source.events, self.scores, self.tiles)
+        return EventList(self.source.events, self.scores, self.tiles, self.source.event_options)
 
     @cached_property
     def months(self) -> dict[str, Month]:
