@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 
     from urbandelta.monitor import Monitor
 
-__all__ = ["Manifest", "ReplayReport", "output_digest", "read_manifest", "replay", "scores_digest", "write_manifest"]
+__all__ = [
+    "Manifest",
+    "ReplayReport",
+    "latest_manifest",
+    "output_digest",
+    "read_manifest",
+    "replay",
+    "scores_digest",
+    "write_manifest",
+]
 
 VERSION = 1
 RUNS_FOLDER = "runs"
@@ -194,6 +203,19 @@ def read_manifest(path: Path) -> Manifest:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise MonitorError(f"{path}: is no manifest of an update ({' '.join(str(error).split())})") from None
     return manifest
+
+
+def latest_manifest(folder: Path) -> Manifest | None:
+    """The manifest of the last update of the monitor whose folder this is; None if there was none.
+
+    Raises
+    ------
+    MonitorError
+        As `read_manifest`.
+    """
+    # Their names begin with the time in UTC.
+    path = max((folder / RUNS_FOLDER).glob("*.json"), default=None)
+    return None if path is None else read_manifest(path)
 
 
 def replay(path: str | Path, scratch: str | Path, *, progress: Progress | None = None) -> ReplayReport:

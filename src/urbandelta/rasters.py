@@ -41,16 +41,16 @@ STATUS_MEANINGS: Mapping[int, str] = {
 STATUS_COLOURS: Mapping[int, tuple[int, int, int, int]] = {
     AlertStatus.NONE: (0, 0, 0, 0),
     AlertStatus.FIRST_LOW: (253, 231, 37, 255),
-    AlertStatus.PROVISIONAL_LOW: (180, 222, 44, 255),
-    AlertStatus.CONFIRMED_LOW: (109, 205, 89, 255),
-    AlertStatus.FIRST_HIGH: (53, 183, 121, 255),
-    AlertStatus.PROVISIONAL_HIGH: (31, 158, 137, 255),
-    AlertStatus.CONFIRMED_HIGH: (49, 104, 142, 255),
-    AlertStatus.FINISHED_LOW: (72, 40, 120, 255),
+    AlertStatus.PROVISIONAL_LOW: (160, 218, 57, 255),
+    AlertStatus.CONFIRMED_LOW: (74, 193, 109, 255),
+    AlertStatus.FIRST_HIGH: (31, 161, 135, 255),
+    AlertStatus.PROVISIONAL_HIGH: (39, 127, 142, 255),
+    AlertStatus.CONFIRMED_HIGH: (54, 92, 141, 255),
+    AlertStatus.FINISHED_LOW: (70, 50, 126, 255),
     AlertStatus.FINISHED_HIGH: (68, 1, 84, 255),
     AlertStatus.NODATA: (0, 0, 0, 0),
 }
-"""From viridis: told apart by lightness alone, and so by colour-blind people and in grey."""
+"""Viridis in equal steps: told apart by lightness alone, and so by colour-blind people and in grey."""
 
 # Nor what grows with the series, such as its end: a month that did not change stays the file that it is.
 _UNPINNED = ("cube_snapshot", "version", "parameters")

@@ -130,6 +130,39 @@ class Piece:
     sample: Sample
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """An epoch of `size` samples in batches, shared among processes that train together."""
+
+    size: int
+    batch_size: int
+    trains: bool
+
+    def batches(self, rank: int, world: int) -> tuple[int, int]:
+        """First batch of a rank, and the first that is not: a run, so that it reads little of what others read.
+
+        In training all ranks get the same number of full batches; otherwise every sample is in one, and numbers may
+        differ by one.
+        """
+        if not 0 <= rank < world:
+            raise ConfigError(f"rank {rank} of {world}: ranks count from 0 to the number of processes less 1")
+        if self.trains:
+            each = self.size // self.batch_size // world
+            if not each:
+                raise ConfigError(
+                    f"{self.size} training samples do not fill a batch of {self.batch_size} for each of {world} "
+                    "processes; lower the batch size, or ask for more samples an epoch"
+                )
+            return rank * each, (rank + 1) * each
+        total = -(-self.size // self.batch_size)
+        return total * rank // world, total * (rank + 1) // world
+
+    def samples(self, rank: int, world: int, *, skip: int) -> tuple[int, int]:
+        """Likewise in samples, without the first `skip` batches."""
+        first, stop = self.batches(rank, world)
+        return (first + skip) * self.batch_size, min(stop * self.batch_size, self.size)
+
+
 @dataclass(frozen=True)
 class _Group:
     """Bricks that are drawn from side by side, how many samples they give, and the number of the first in the epoch."""
@@ -229,12 +262,8 @@ class SampleSource:
         return self.role == "train"
 
     def batches(self, *, rank: int = 0, world: int = 1) -> int:
-        """Batches that a rank gets in an epoch.
-
-        In training all ranks get the same number of full batches; otherwise every sample is in one, and numbers may
-        differ by one.
-        """
-        first, stop = self._range(rank, world)
+        """Batches that a rank gets in an epoch, see `Shares.batches`."""
+        first, stop = self._shares.batches(rank, world)
         return stop - first
 
     def epoch(self, number: int, *, rank: int = 0, world: int = 1, skip: int = 0) -> Iterator[Batch]:
@@ -249,8 +278,7 @@ class SampleSource:
         skip : int
             First batches to leave out, as when a training goes on in the midst of an epoch.
         """
-        first, stop = self._range(rank, world)
-        low, high = (first + skip) * self.batch_size, min(stop * self.batch_size, self.size)
+        low, high = self._shares.samples(rank, world, skip=skip)
         groups = [group for group in self._groups(number) if group.start < high and group.start + group.count > low]
         waiting: list[Piece] = []
         # The next bricks are read while the network computes on those at hand.
@@ -282,20 +310,9 @@ class SampleSource:
                 )
         return int(sizes.pop())
 
-    def _range(self, rank: int, world: int) -> tuple[int, int]:
-        """A rank's batches: a run, so that it reads few of the bricks that others read."""
-        if not 0 <= rank < world:
-            raise ConfigError(f"rank {rank} of {world}: ranks count from 0 to the number of processes less 1")
-        if self.trains:
-            each = self.size // self.batch_size // world
-            if not each:
-                raise ConfigError(
-                    f"{self.size} training samples do not fill a batch of {self.batch_size} for each of {world} "
-                    "processes; lower the batch size, or ask for more samples an epoch"
-                )
-            return rank * each, (rank + 1) * each
-        total = -(-self.size // self.batch_size)
-        return total * rank // world, total * (rank + 1) // world
+    @property
+    def _shares(self) -> Shares:
+        return Shares(size=self.size, batch_size=self.batch_size, trains=self.trains)
 
     def _groups(self, number: int) -> Iterator[_Group]:
         """The bricks of an epoch in their order, a few at a time, with the samples that each group gives."""
@@ -462,12 +479,17 @@ def _change_level(strongest: FloatArray) -> float:
     return CHANGED if highest > CHANGED else highest / 2
 
 
+def at_least_one(**counts: int | None) -> None:
+    """Raise `ConfigError` for a count that is given and less than 1."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} {value} is out of range; it must be at least 1")
+
+
 def _check(
     *, batch_size: int, samples: int | None, max_steps: int | None, balance: float | None, augment: str | None
 ) -> None:
-    for name, value in (("batch_size", batch_size), ("samples", samples), ("max_steps", max_steps)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} {value} is out of range; it must be at least 1")
+    at_least_one(batch_size=batch_size, samples=samples, max_steps=max_steps)
     if balance is not None and not 0 <= balance <= 1:
         raise ConfigError(f"balance {balance} is out of range; it is a share from 0 to 1")
     if augment not in (None, "flips"):

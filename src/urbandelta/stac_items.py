@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import rasterio
 import shapely
 import xarray as xr
@@ -32,12 +34,14 @@ from urbandelta.rasters import STATUS_COLOURS, STATUS_MEANINGS
 __all__ = ["write_stac"]
 
 STAC_VERSION = "1.1.0"
-_SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
-ITEM_EXTENSIONS = tuple(
-    _SCHEMA.format(part)
-    for part in ("classification/v2.0.0", "file/v2.1.0", "processing/v1.2.0", "projection/v2.0.0", "raster/v2.0.0")
-)
-COLLECTION_EXTENSIONS = (_SCHEMA.format("render/v2.0.0"),)
+_EXTENSIONS = {
+    "classification": "v2.0.0",
+    "file": "v2.1.0",
+    "processing": "v1.2.0",
+    "projection": "v2.0.0",
+    "raster": "v2.0.0",
+    "render": "v2.0.0",
+}
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _MONTH = re.compile(r"score_(\d{4}-\d{2})")
 _SHA256_MULTIHASH = "1220"
@@ -116,6 +120,7 @@ def _items(
     platforms: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
     start, end = scores["window_start"].values.min(), scores["window_end"].values.max()
+    pixel_m = _pixel_m(grid)
     summaries = {stem: path for stem, path in found.items() if not _MONTH.fullmatch(stem)}
     groups: list[tuple[str, np.datetime64, np.datetime64, Mapping[str, Path]]] = []
     if summaries:
@@ -126,13 +131,16 @@ def _items(
             last = (month + 1).astype("datetime64[s]") - np.timedelta64(1, "s")
             groups.append((f"{name}-{match[1]}", month.astype("datetime64[s]"), last, {"score": path}))
     for identifier, first, last, paths in groups:
-        assets = {stem: _asset(path, folder) for stem, path in paths.items()}
+        assets = {stem: _asset(path, folder, pixel_m) for stem, path in paths.items()}
         # As of the run that last changed the rasters: an item of an old month stays as it is.
         provenance = _tags(next(iter(paths.values())))
         yield {
             "type": "Feature",
             "stac_version": STAC_VERSION,
-            "stac_extensions": list(ITEM_EXTENSIONS),
+            "stac_extensions": _extensions(
+                *(("classification",) if any("classification:classes" in asset for asset in assets.values()) else ()),
+                *("file", "processing", "projection", "raster"),
+            ),
             "id": identifier,
             "geometry": shapely.geometry.mapping(_footprint(grid)),
             "bbox": _bbox(grid),
@@ -140,11 +148,11 @@ def _items(
                 "datetime": None,
                 "start_datetime": _text(first),
                 "end_datetime": _text(last),
-                "gsd": grid.pixel_size[1] if not grid.is_geographic else MapFrame(grid).width_m / grid.width,
+                "gsd": pixel_m,
                 **({"platform": ", ".join(platforms)} if platforms else {}),
                 **_projection(grid),
                 "processing:level": "L4",
-                "processing:software": {"urbandelta": provenance.get("version", "")},
+                **({"processing:software": {"urbandelta": version}} if (version := provenance.get("version")) else {}),
                 "processing:lineage": _lineage(provenance),
             },
             "links": [
@@ -158,7 +166,7 @@ def _items(
         }
 
 
-def _asset(path: Path, folder: Path) -> dict[str, Any]:
+def _asset(path: Path, folder: Path, pixel_m: float) -> dict[str, Any]:
     content = path.read_bytes()
     with rasterio.open(path) as source:
         description, tags = source.descriptions[0] or path.stem, source.tags()
@@ -169,12 +177,12 @@ def _asset(path: Path, folder: Path) -> dict[str, Any]:
             "title": description,
             "roles": ["data"],
             "data_type": source.dtypes[0],
-            "nodata": "nan" if source.nodata is not None and np.isnan(source.nodata) else source.nodata,
+            **({"nodata": "nan" if np.isnan(source.nodata) else source.nodata} if source.nodata is not None else {}),
             **({"unit": tags["units"]} if "units" in tags else {}),
             **({"statistics": statistics} if (statistics := _statistics(source)) else {}),
             "bands": [band],
             "raster:sampling": "area",
-            "raster:spatial_resolution": float(source.res[0]),
+            "raster:spatial_resolution": pixel_m,
             "file:size": len(content),
             "file:checksum": _SHA256_MULTIHASH + hashlib.sha256(content).hexdigest(),
         }
@@ -224,10 +232,15 @@ def _collection(
         for path in events
         if path.exists()
     }
+    code = _projection(grid)["proj:code"]
+    summaries = {
+        **({"proj:code": [code]} if code else {}),
+        **({"platform": sorted(platforms)} if platforms else {}),
+    }
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,
-        "stac_extensions": list(COLLECTION_EXTENSIONS),
+        "stac_extensions": _extensions(*(("projection",) if code else ()), "render"),
         "id": name,
         "title": title or name,
         "description": "Urban change from radar and optical time series: scores of a recurrent network (0..1, not "
@@ -239,10 +252,7 @@ def _collection(
             "spatial": {"bbox": [_bbox(grid)]},
             "temporal": {"interval": [[_text(start), _text(end)]]},
         },
-        "summaries": {
-            "proj:code": [_projection(grid).get("proj:code")],
-            **({"platform": sorted(platforms)} if platforms else {}),
-        },
+        **({"summaries": summaries} if summaries else {}),
         # What an asset of this name is in every item; the render extension asks for it.
         "item_assets": {
             name: {"type": asset["type"], "title": asset["title"], "roles": asset["roles"]}
@@ -266,8 +276,25 @@ def _collection(
     }
 
 
+def _extensions(*names: str) -> list[str]:
+    return [f"https://stac-extensions.github.io/{name}/{_EXTENSIONS[name]}/schema.json" for name in names]
+
+
+def _pixel_m(grid: Grid) -> float:
+    """Side in metres of a square as large as a pixel (of the middle row, where the grid is in degrees)."""
+    crs = pyproj.CRS(grid.crs)
+    if crs.is_geographic:
+        frame = MapFrame(grid)
+        return math.sqrt(frame.width_m / grid.width * frame.height_m / grid.height)
+    height, width = grid.pixel_size
+    return math.sqrt(height * width) * float(crs.axis_info[0].unit_conversion_factor)
+
+
 def _projection(grid: Grid) -> dict[str, Any]:
-    code = {"proj:code": grid.crs} if grid.crs.startswith("EPSG:") else {"proj:code": None, "proj:wkt2": grid.crs}
+    code: dict[str, Any] = {"proj:code": grid.crs}
+    if not grid.crs.startswith("EPSG:"):
+        crs = pyproj.CRS(grid.crs)
+        code = {"proj:code": None, "proj:wkt2": crs.to_wkt("WKT2_2019"), "proj:projjson": crs.to_json_dict()}
     return {**code, "proj:shape": list(grid.shape), "proj:transform": [*grid.transform, 0.0, 0.0, 1.0]}
 
 

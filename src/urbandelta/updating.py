@@ -27,6 +27,7 @@ from urbandelta.errors import NotifyError, StoreError, TooFewObservations
 from urbandelta.monitor import CubeSource, FolderSource, Monitor, NoSource
 
 if TYPE_CHECKING:
+    from urbandelta.event_feed import FeedLine
     from urbandelta.events import Event
     from urbandelta.extending import Extension
     from urbandelta.fetching import FetchReport, MissingItem
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from urbandelta.store import Cube
     from urbandelta.types import Progress
 
-STATE = "state.json"
+STATE, TOLD = "state.json", "told.json"
 FEED = "events-feed.jsonl"
 _LOCK, _OWNER = "update.lock", "update.owner.json"
 _CONTENT = ("chunks", "manifests", "snapshots", "transactions")
@@ -117,8 +118,8 @@ def update(
         Whatever else stops an update; what was done so far stays, and the next one goes on.
     """
     with _alone(monitor.folder):
-        state = _read_state(monitor.folder)
-        if state is not None and state == _look(monitor, until=until, fetch=fetch, told=state.get("told")):
+        state = _read_json(monitor.folder / STATE)
+        if state is not None and state == _look(monitor, until=until, fetch=fetch):
             return UpdateSummary(name=monitor.name, nothing_new=True)
         return _update(monitor, state or {}, until=until, fetch=fetch, workers=workers, bar=bar)
 
@@ -136,7 +137,7 @@ def _update(
     try:
         extension = _score(monitor, cube, workers, bar)
     except TooFewObservations as error:
-        _write_state(monitor, until=until, fetch=fetch, told=state.get("told", 0), missing=facts.get("missing", ()))
+        _write_state(monitor, until=until, fetch=fetch, missing=facts.get("missing", ()))
         return UpdateSummary(
             name=monitor.name, nothing_new=not any(facts.get("added", {}).values()), waiting=str(error), **facts
         )
@@ -147,7 +148,7 @@ def _update(
         made = make_products(
             monitor, monitor.folder / "products", scores_url=monitor.scores_url, cube=cube, progress=progress
         )
-    news, told, problems = _tell(monitor, made.events, made.grid, told=int(state.get("told") or 0))
+    news, problems = _tell(monitor, made.events, made.grid)
     changed = bool(extension.scored or made.written or any(facts.get("added", {}).values()))
     manifest = ""
     # An update that was killed after its products leaves nothing to do but to say what they were made from.
@@ -163,7 +164,7 @@ def _update(
                 outputs=[*made.written, *made.kept],
             )
         )
-    _write_state(monitor, until=until, fetch=fetch, told=told, missing=facts.get("missing", ()))
+    _write_state(monitor, until=until, fetch=fetch, missing=facts.get("missing", ()), problems=problems)
     return UpdateSummary(
         name=monitor.name,
         nothing_new=not changed and not news,
@@ -233,21 +234,19 @@ def _score(monitor: Monitor, cube: Cube, workers: int | None, bar: Bar) -> Exten
         )
 
 
-def _tell(
-    monitor: Monitor, events: Sequence[Event], grid: Grid, *, told: int
-) -> tuple[dict[str, int], int, tuple[str, ...]]:
-    """Append to the feed, and tell others what they were not told: new lines by kind, lines told so far, failures."""
+def _tell(monitor: Monitor, events: Sequence[Event], grid: Grid) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Append to the feed, and tell others what they were not told: new lines by kind, failures."""
     from urbandelta.event_feed import read_feed, update_feed
     from urbandelta.notifying import post_webhook, run_command
 
     notify = monitor.notify
     if not (notify.feed or notify.command or notify.webhook):
-        return {}, told, ()
+        return {}, ()
     path = monitor.folder / "products" / "events" / FEED
     path.parent.mkdir(parents=True, exist_ok=True)
     news = _counted(line.kind for line in update_feed(path, events, grid=grid))
     lines = read_feed(path)
-    untold = lines[told:]
+    untold = lines[_lines_told(monitor.folder, lines) :]
     problems = []
     try:
         if notify.command and untold:
@@ -259,7 +258,19 @@ def _tell(
             post_webhook(notify.webhook, untold, name=monitor.name)
     except NotifyError as error:
         problems.append(str(error))
-    return news, told if problems else len(lines), tuple(problems)
+    if untold and not problems:
+        _write_json(monitor.folder / TOLD, _mark(untold[-1]))
+    return news, tuple(problems)
+
+
+def _lines_told(folder: Path, lines: Sequence[FeedLine]) -> int:
+    """How many lines of a feed others were told: up to the one noted. None of a feed that was begun anew."""
+    noted = _read_json(folder / TOLD)
+    return max((number for number, line in enumerate(lines, start=1) if _mark(line) == noted), default=0)
+
+
+def _mark(line: FeedLine) -> dict[str, str]:
+    return {"time": line.time, "kind": line.kind, "id": line.id, "digest": line.digest}
 
 
 def _counted(names: Any) -> dict[str, int]:
@@ -272,7 +283,7 @@ def _counted(names: Any) -> dict[str, int]:
 # ---------------------------------------------------------------- what everything looks like
 
 
-def _look(monitor: Monitor, *, until: str | None, fetch: bool, told: Any) -> dict[str, Any] | None:
+def _look(monitor: Monitor, *, until: str | None, fetch: bool) -> dict[str, Any] | None:
     """What everything looks like now, without opening a store; None where only asking can tell (an archive)."""
     stamps = {"cube": _store_stamp(monitor.cube_url), "scores": _store_stamp(monitor.scores_url)}
     source = monitor.source
@@ -291,8 +302,8 @@ def _look(monitor: Monitor, *, until: str | None, fetch: bool, told: Any) -> dic
         "version": __version__,
         "monitor": hashlib.sha256(monitor.model_dump_json().encode()).hexdigest(),
         "until": until,
-        "told": told,
         "missing": 0,
+        "problems": 0,
         "weights": _files_stamp([weights]) if weights.exists() else monitor.weights_path,
         "files": _files_stamp(files),
         "products": _files_stamp([monitor.folder / "products"]),
@@ -301,21 +312,25 @@ def _look(monitor: Monitor, *, until: str | None, fetch: bool, told: Any) -> dic
 
 
 def _write_state(
-    monitor: Monitor, *, until: str | None, fetch: bool, told: int, missing: Sequence[MissingItem]
+    monitor: Monitor, *, until: str | None, fetch: bool, missing: Sequence[MissingItem], problems: Sequence[str] = ()
 ) -> None:
-    seen = _look(monitor, until=until, fetch=fetch, told=told)
-    content = {**(seen or {"told": told}), "missing": len(missing)}
-    temporary = monitor.folder / f".{STATE}.tmp"
+    # What is missing or failed makes the next look differ, so that it is tried again.
+    unfinished = {"missing": len(missing), "problems": len(problems)}
+    _write_json(monitor.folder / STATE, {**(_look(monitor, until=until, fetch=fetch) or {}), **unfinished})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    os.replace(temporary, monitor.folder / STATE)
+    os.replace(temporary, path)
 
 
-def _read_state(folder: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        state = json.loads((folder / STATE).read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return state if isinstance(state, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def _store_stamp(url: str) -> str | None:

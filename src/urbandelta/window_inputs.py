@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from urbandelta.store import Cube
 from urbandelta.types import TimeArray, Window
@@ -66,15 +67,22 @@ def _first_views(cube: Cube, name: str) -> list[int]:
     waiting = np.ones(cube.grid.shape, np.bool_)
     found = []
     batch = max(1, _READ_BYTES // (cube.grid.height * cube.grid.width))
-    everything = slice(0, cube.grid.height), slice(0, cube.grid.width)
     for first in range(0, len(valid), batch):
         if (valid[first : first + batch] == 0).all():
             continue
-        for index, mask in enumerate(cube.read_mask(name, slice(first, first + batch), *everything), start=first):
-            fresh = (mask == 0) & waiting
+        # A corner that no acquisition shows must not make all of every mask be read.
+        box = _span(waiting, axis=0), _span(waiting, axis=1)
+        for index, mask in enumerate(cube.read_mask(name, slice(first, first + batch), *box), start=first):
+            fresh = (mask == 0) & waiting[box]
             if fresh.any():
                 found.append(index)
-                waiting &= ~fresh
+                waiting[box] &= ~fresh
         if not waiting.any():
             break
     return found
+
+
+def _span(flags: npt.NDArray[np.bool_], *, axis: int) -> slice:
+    """From the first to the last row (axis 0) or column (1) in which something is true; there is one."""
+    where = np.flatnonzero(flags.any(axis=1 - axis))
+    return slice(int(where[0]), int(where[-1]) + 1)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from urbandelta.errors import ConfigError, TrainingError
 from urbandelta.network import NetworkConfig
-from urbandelta.samples import TURNS, Augment, Batch, Piece, Sample, collated, spread
+from urbandelta.samples import TURNS, Augment, Batch, Piece, Sample, Shares, at_least_one, collated, spread
 from urbandelta.split import Role, SplitOptions, plan_training
 from urbandelta.tfrecord import Limits, RecordReader
 from urbandelta.types import FloatArray, Window
@@ -102,9 +102,7 @@ class WindowSource:
         budget_bytes: int = 1_000_000_000,
         limits: Limits | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("samples", samples), ("max_steps", max_steps)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} {value} is out of range; it must be at least 1")
+        at_least_one(batch_size=batch_size, samples=samples, max_steps=max_steps)
         self.role, self.batch_size, self.seed = role, batch_size, seed
         self._files, self._config, self._limits = files, config, limits
         self._augment, self._max_steps = augment, max_steps
@@ -122,18 +120,17 @@ class WindowSource:
         return self.role == "train"
 
     def batches(self, *, rank: int = 0, world: int = 1) -> int:
-        """Batches that a rank gets in an epoch: in training full ones, the same number for all ranks."""
-        first, stop = self._range(rank, world)
+        """Batches that a rank gets in an epoch, see `samples.Shares.batches`."""
+        first, stop = self._shares.batches(rank, world)
         return stop - first
 
     def epoch(self, number: int, *, rank: int = 0, world: int = 1, skip: int = 0) -> Iterator[Batch]:
         """Batches of one epoch, a function of the seed and the arguments alone."""
-        first, stop = self._range(rank, world)
+        low, high = self._shares.samples(rank, world, skip=skip)
         draws = self._draws(number)
         rng = np.random.default_rng([self.seed, number if self.trains else 0, 1])
         turns = rng.integers(0, TURNS if self._augment else 1, len(draws))
         seeds = rng.integers(0, 2**32, len(draws))
-        low, high = (first + skip) * self.batch_size, min(stop * self.batch_size, self.size)
         readers = _Readers(self._files, draws[low:high], self._limits)
         pieces: list[Piece] = []
         for place in range(low, high):
@@ -162,19 +159,9 @@ class WindowSource:
         sample = Sample(draw.file, draw.record, file.row * tile, file.column * tile, turn)
         return sample_piece(images, truth, sample, era=self._files.era, config=self._config, steps=steps)
 
-    def _range(self, rank: int, world: int) -> tuple[int, int]:
-        if not 0 <= rank < world:
-            raise ConfigError(f"rank {rank} of {world}: ranks count from 0 to the number of processes less 1")
-        if self.trains:
-            each = self.size // self.batch_size // world
-            if not each:
-                raise ConfigError(
-                    f"{self.size} training windows do not fill a batch of {self.batch_size} for each of {world} "
-                    "processes; lower the batch size, or ask for more batches an epoch"
-                )
-            return rank * each, (rank + 1) * each
-        total = -(-self.size // self.batch_size)
-        return total * rank // world, total * (rank + 1) // world
+    @property
+    def _shares(self) -> Shares:
+        return Shares(size=self.size, batch_size=self.batch_size, trains=self.trains)
 
 
 class _Readers:

@@ -82,11 +82,13 @@ class ZonalTable:
 def land_consumption_rate(start_area: float, end_area: float, years: float) -> float | None:
     """Land consumption rate of SDG 11.3.1, per year: `(end - start) / start / years`.
 
-    The formula of the United Nations' metadata of March 2021. None where there was no built-up area to begin with.
+    In the words of the metadata, (V_present - V_past) / V_past * 1/T, since its revision of March 2021 [1]_. Before, it
+    was ln(Urb_present / Urb_past) / years, which is lower. None where there was no built-up area to begin with.
 
     References
     ----------
-    .. [1] UN-Habitat, metadata of SDG indicator 11.3.1, unstats.un.org/sdgs/metadata/files/Metadata-11-03-01.pdf
+    .. [1] UN-Habitat, SDG indicator metadata, 11.3.1: Ratio of land consumption rate to population growth rate,
+       section 4.c, method of computation. unstats.un.org/sdgs/metadata/files/Metadata-11-03-01.pdf
     """
     if not (start_area > 0 and years > 0 and math.isfinite(end_area)):
         return None

@@ -16,6 +16,10 @@ from headless_chromium import CHROMIUM
 from PIL import Image
 from report_scene import make_scene
 
+from urbandelta.events import find_events
+from urbandelta.rasters import STATUS_COLOURS, STATUS_MEANINGS, write_rasters
+from urbandelta.scores import open_scores
+
 playwright = pytest.importorskip("playwright.sync_api")
 from serve_page import View, browser, served  # noqa: E402
 
@@ -105,6 +109,31 @@ def test_load_and_slide(look, url):
     view.settle()
     assert any("colours=cividis&fade=no" in asked for asked in view.requests)
     assert "Score, April 2021" in page.inner_text("#legend")
+
+
+def test_status_and_its_legend(chromium, tmp_path):
+    folder = tmp_path / "harbour"
+    folder.mkdir()
+    make_scene(folder, shape=(48, 64))
+    scores = open_scores(str(folder / "scores"))
+    write_rasters(scores, folder / "products" / "rasters", months=False)
+    shown = {int(event.status) for event in find_events(scores)}
+    with served(folder) as address:
+        for options in ({}, PHONE):
+            view = View(chromium, address, "#layer=status&image=none&outlines=no", **options)
+            view.settle()
+            legend = view.page.locator("#legend li")
+            assert legend.count() == 8
+            assert all(legend.nth(k).is_visible() for k in range(8))
+            drawn = colours(view, view.page.locator("#map-left canvas").bounding_box()).reshape(-1, 3)
+            for status in shown:
+                title = STATUS_MEANINGS[status].replace("_", ", ")
+                named = view.page.locator("#legend li", has_text=title).locator("i")
+                swatch = named.evaluate("(one) => getComputedStyle(one).backgroundColor")
+                assert swatch == "rgb({}, {}, {})".format(*STATUS_COLOURS[status][:3])
+                assert (drawn == STATUS_COLOURS[status][:3]).all(axis=1).sum() > 100
+            assert view.complaints == []
+            view.close()
 
 
 def test_play(look):

@@ -186,6 +186,39 @@ def test_who_could_not_be_told_is_told_next_time(make_monitor: MakeMonitor, tmp_
     assert not heard.exists()
 
 
+def test_who_was_told_is_not_told_again_when_the_state_is_lost(
+    make_monitor: MakeMonitor, tmp_path: Path, run: Run
+) -> None:
+    heard, open_door = tmp_path / "heard.jsonl", tmp_path / "door"
+    script = f"import sys; open({str(open_door)!r}); open({str(heard)!r}, 'a').write(sys.stdin.read() + chr(10))"
+    monitor = make_monitor(notify={"command": [sys.executable, "-c", script]})
+    folder = load_monitor(monitor).folder
+
+    def told() -> list[str]:
+        """Identifiers of the events of the latest message, which is forgotten."""
+        texts = heard.read_text().splitlines() if heard.exists() else []
+        heard.unlink(missing_ok=True)
+        assert len(texts) <= 1
+        return [line["id"] for text in texts for line in json.loads(text)["lines"]]
+
+    assert run("update", monitor).code == 1
+    # The state is lost before anybody was told.
+    (folder / "state.json").unlink()
+    assert run("update", monitor).code == 1
+    # Nothing changed since, but somebody listens now.
+    open_door.touch()
+    assert run("update", monitor).code == 0
+    first = told()
+    assert first
+    (folder / "state.json").unlink()
+    assert run("update", monitor).code == 0
+    assert told() == []
+    # A feed that is begun anew is told whole.
+    (folder / "products" / "events" / "events-feed.jsonl").unlink()
+    assert run("update", monitor).code == 0
+    assert told() == first
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(make_monitor: MakeMonitor) -> None:
     killed, whole = make_monitor("killed"), make_monitor("whole")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from urbandelta.errors import ConfigError, ContractError
 from urbandelta.grid import Grid
 from urbandelta.inputs import NewNetwork
 from urbandelta.network import NetworkConfig
-from urbandelta.samples import Batch, CubeSet, Sample, SampleSource, cube_set, turned
+from urbandelta.samples import Batch, CubeSet, Sample, SampleSource, Shares, cube_set, turned
 from urbandelta.split import SplitOptions
 from urbandelta.store import Cube, create_cube
 from urbandelta.timeline import block_timeline
@@ -157,6 +158,17 @@ def test_an_epoch_depends_on_its_number_alone(whole: CubeSet) -> None:
     assert all(same(a, b) for a, b in zip(batches[5:], again.epoch(2, skip=5), strict=True))
     assert not same(batches[0], next(again.epoch(3)))
     assert not same(batches[0], next(source(whole, augment="flips", balance=0.5, seed=1).epoch(2)))
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize(("size", "world"), [(40, 1), (43, 3), (8, 2)])
+def test_shares_of_an_epoch_follow_each_other(size: int, world: int, trains: bool) -> None:
+    shares = Shares(size=size, batch_size=4, trains=trains)
+    ranges = [shares.samples(rank, world, skip=0) for rank in range(world)]
+    assert ranges[0][0] == 0
+    assert all(one[1] == other[0] for one, other in pairwise(ranges))
+    assert ranges[-1][1] == (size // 4 // world * world * 4 if trains else size)
+    assert shares.samples(0, world, skip=1) == (4, ranges[0][1])
 
 
 @pytest.mark.parametrize("budget", [TIGHT, 1_000_000_000])

@@ -159,12 +159,14 @@ def test_damaged_archives_are_refused(tmp_path):
     (tmp_path / "no.tar").write_bytes(b"hello")
     with pytest.raises(SourceError, match="cannot be read as an archive"):
         read(tmp_path / "no.tar")
-    twice = tmp_path / "twice.tar"
-    with tarfile.open(twice, "w") as tar:
-        for path in [*sorted((tmp_path / "scene").iterdir())] * 2:
-            tar.add(path, arcname=path.name)
-    with pytest.raises(SourceError, match="twice"):
-        read(twice)
+    for name, mode in (("twice.tar", "w"), ("twice.tar.gz", "w:gz")):
+        twice = tmp_path / name
+        with tarfile.open(twice, mode) as tar:
+            for folder in ("", "again/"):
+                for path in sorted((tmp_path / "scene").iterdir()):
+                    tar.add(path, arcname=folder + path.name)
+        with pytest.raises(SourceError, match="twice, so it is not one scene"):
+            read(twice)
     empty = tmp_path / "empty.tar"
     with tarfile.open(empty, "w") as tar:
         tar.addfile(tarfile.TarInfo("README"), io.BytesIO())

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,17 @@ import numpy.testing as npt
 import pytest
 import rasterio
 from fastapi.testclient import TestClient
+from PIL import Image
 from report_scene import make_scene
 
 from urbandelta.cog import write_cog
 from urbandelta.errors import ConfigError, StoreError
 from urbandelta.event_files import write_events
-from urbandelta.events import find_events
+from urbandelta.events import AlertStatus, find_events
+from urbandelta.manifests import write_manifest
+from urbandelta.monitor import parse_monitor
 from urbandelta.products import grid_of
+from urbandelta.rasters import STATUS_MEANINGS
 from urbandelta.scores import open_scores
 from urbandelta.store import open_cube
 from urbandelta.web import WebSource, create_app, find_source
@@ -333,6 +338,38 @@ def test_products_are_used_where_they_are(store, tmp_path):
     assert found.get("/tiles/map/first_date/0/0/0.png").status_code == 200
 
 
+def test_status_is_drawn_in_the_colours_of_its_legend(store, tmp_path):
+    city = copy_of(store, tmp_path)
+    grid = grid_of(open_scores(str(city / "scores")))
+    status = np.arange(64, dtype=np.uint8)[None].repeat(48, axis=0) // 8
+    status[:24, :8] = AlertStatus.FINISHED_HIGH
+    status[24:, 56:] = AlertStatus.NODATA
+    (city / "products" / "rasters").mkdir(parents=True)
+    options = {"nodata": AlertStatus.NODATA, "tags": {}, "categories": True}
+    write_cog(city / "products" / "rasters" / "status.tif", status, grid, **options)
+    found = client_of(find_source(str(city)))
+    area = found.get("/api/area").json()
+    (shown,) = (one for one in area["maps"] if one["name"] == "status")
+    assert [each["title"] for each in shown["classes"]][:3] == ["first, low", "first, high", "provisional, low"]
+    legend = {each["value"]: each["colour"] for each in shown["classes"]}
+    assert set(legend) == set(STATUS_MEANINGS) - {AlertStatus.NONE}
+    # At this zoom the area lies in at most four tiles.
+    west, _, _, north = area["bounds"]
+    zoom = 12
+    x = int((west + 180) / 360 * 2**zoom)
+    y = int((1 - np.arcsinh(np.tan(np.radians(north))) / np.pi) / 2 * 2**zoom)
+    drawn = set()
+    for dx in (0, 1):
+        for dy in (0, 1):
+            tile = found.get(f"/tiles/map/status/{zoom}/{x + dx}/{y + dy}.png?fade=yes&colours=viridis")
+            image = Image.open(io.BytesIO(tile.content)).convert("RGBA")
+            drawn |= {colour for _, colour in image.getcolors() if colour[3]}
+    assert {"rgb({}, {}, {})".format(*colour) for colour in drawn} == set(legend.values())
+    with rasterio.MemoryFile(found.get("/download/map/status.tif").content) as file, file.open() as raster:
+        npt.assert_array_equal(raster.read(1)[:24], status[:24])
+        assert "4 first_high" in raster.tags()["meanings"]
+
+
 def grid_cut(grid, width):
     from urbandelta.grid import Grid
 
@@ -356,6 +393,49 @@ def test_event_files_are_used_where_they_are(store, tmp_path, kind, client):
         np.sort(np.concatenate(expected["coordinates"]), axis=0),
         atol=2e-7,
     )
+
+
+MONITOR = {
+    "version": 1,
+    "name": "harbour",
+    "aoi": {"bbox": [4.3, 51.8, 4.4, 51.9]},
+    "start": "2021-01-01",
+    "store": "city",
+    "source": {"kind": "none"},
+}
+
+
+def test_without_event_files_events_are_found_with_the_monitor_s_options(store, tmp_path, caplog):
+    """`make_scene` changes two sites, the larger of 6 x 8 pixels."""
+    city = copy_of(store, tmp_path)
+    scores = open_scores(str(city / "scores"))
+    large = min(event.area_m2 for event in find_events(scores)) + 1
+
+    def found(target: Path) -> int:
+        return client_of(find_source(str(target))).get("/api/events").json()["total"]
+
+    assert found(city) == 2
+    monitor = tmp_path / "harbour.yaml"
+    monitor.write_text(json.dumps({**MONITOR, "events": {"min_area_m2": large}}))
+    assert found(monitor) == 1
+    # A store says what its monitor's last update took.
+    cube = open_cube(str(city / "cube"))
+    for day, least in ((1, 400.0), (2, large)):
+        write_manifest(
+            parse_monitor({**MONITOR, "events": {"min_area_m2": least}}, where=monitor),
+            moment=datetime(2026, 1, day, tzinfo=UTC),
+            until=None,
+            scores_url=str(city / "scores"),
+            cube_url=cube.url,
+            cube_snapshot=cube.snapshot,
+            outputs=[],
+        )
+        assert found(city) == 3 - day
+    monitor.write_text(json.dumps(MONITOR))
+    assert found(monitor) == 2
+    (city / "runs" / "20260103T000000Z-00000000.json").write_text("{}")
+    assert found(city) == 2
+    assert "default options" in caplog.text
 
 
 def test_a_damaged_event_file_is_told(store, tmp_path):

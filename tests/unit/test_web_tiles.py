@@ -182,12 +182,12 @@ def test_radar_is_grey(scene):
 
 def test_colours_of_a_tile():
     index = np.array([[0, 126, 253, UNKNOWN, OUTSIDE]], np.uint8)
-    drawn = np.asarray(Image.open(io.BytesIO(indexed_png(index, "viridis", True))).convert("RGBA"))[0]
+    drawn = np.asarray(Image.open(io.BytesIO(indexed_png(index, palette("viridis", True)))).convert("RGBA"))[0]
     npt.assert_array_equal(drawn, palette("viridis", True)[index[0]])
     assert drawn[0, 3] == 0  # no change lets the image through
     assert drawn[2, 3] == 240
     assert drawn[4, 3] == 0
-    bare = Image.open(io.BytesIO(indexed_png(index, "viridis", True, show_unknown=False))).convert("RGBA")
+    bare = Image.open(io.BytesIO(indexed_png(index, palette("viridis", True), show_unknown=False))).convert("RGBA")
     assert np.asarray(bare)[0, 3, 3] == 0 < drawn[3, 3]
     assert Image.open(io.BytesIO(empty_png())).size == (TILE_PX, TILE_PX)
 

@@ -110,6 +110,9 @@ def test_the_share_of_the_user_takes_the_place_of_the_index(scores, cube):
 
 
 def test_land_consumption_rate_is_that_of_the_united_nations():
+    # The older revisions' formula gives less, and is not meant.
+    assert land_consumption_rate(100.0, 110.0, 10.0) == pytest.approx(0.01)
+    assert np.log(110 / 100) / 10 == pytest.approx(0.0095, abs=5e-5)
     assert land_consumption_rate(100.0, 121.0, 7.0) == pytest.approx(0.03)
     assert land_consumption_rate(0.0, 5.0, 7.0) is None
     assert land_consumption_rate(100.0, 90.0, 10.0) == pytest.approx(-0.01)

@@ -2,7 +2,7 @@
 
 A row says which collections serve a stream, which asset holds which band, at which processing level, in which encoding,
 and how reading is permitted. `custom` in a monitor file makes a row for any other STAC API or static catalogue. What an
-item itself declares (baseline, orbit, scale and offset) is read in `stac_items`; nothing here depends on a date.
+item itself declares (baseline, orbit, scale and offset) is read in `item_facts`; nothing here depends on a date.
 
 Fields were taken from each archive's items and from reports of their users, which `docs/fetching.md` names.
 """

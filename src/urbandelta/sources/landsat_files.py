@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Protocol
 
 from urbandelta.errors import SourceError
 from urbandelta.landsat_mtl import MOST_BYTES, Mtl, parse_mtl, read_mtl
@@ -141,37 +141,41 @@ def _is_archive(path: Path) -> bool:
 
 
 def _archived_mtl(archive: Path) -> Mtl:
-    for member, tar in _files_of(archive):
+    for _, member, tar in _files_of(archive):
         if _is_mtl(member.name):
-            content = tar.extractfile(member)
-            assert content is not None  # regular files have content
-            return parse_mtl(content.read(MOST_BYTES + 1), where=f"{archive}/{_plain(member.name)}")
+            where = f"{archive}/{PurePosixPath(member.name).name}"
+            return parse_mtl(_content(member, tar).read(MOST_BYTES + 1), where=where)
     raise SourceError(f"{archive}: holds no metadata file (*_MTL.txt); is it a Landsat Level-1 scene?")
 
 
-def _files_of(archive: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    """Regular files of an archive, one by one as it is read."""
+def _files_of(archive: Path) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
+    """Regular files of an archive by their plain names in lower case, one by one as it is read; each name once."""
+    names: set[str] = set()
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
-                if member.isreg() and not member.issparse():
-                    yield member, tar
+                if not member.isreg() or member.issparse():
+                    continue
+                name = PurePosixPath(member.name).name.lower()
+                if name in names:
+                    raise SourceError(f"{archive}: holds {name} twice, so it is not one scene's; unpack it yourself")
+                names.add(name)
+                yield name, member, tar
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise SourceError(f"{archive}: cannot be read as an archive ({error}); fetch it again") from error
 
 
-def _plain(name: str) -> str:
-    return PurePosixPath(name).name
+def _content(member: tarfile.TarInfo, tar: tarfile.TarFile) -> IO[bytes]:
+    content = tar.extractfile(member)
+    assert content is not None  # regular files have content
+    return content
 
 
 @lru_cache(maxsize=16)
 def _members(archive: Path, _modified_ns: int) -> dict[str, tuple[int, int]]:
     """Position and length of each file in a plain tar, by its name in lower case."""
     places: dict[str, tuple[int, int]] = {}
-    for member, _ in _files_of(archive):
-        name = _plain(member.name).lower()
-        if name in places:
-            raise SourceError(f"{archive}: holds {name} twice; it is no archive of one scene, unpack it yourself")
+    for name, member, _ in _files_of(archive):
         if member.offset_data + member.size > archive.stat().st_size:
             raise SourceError(f"{archive}: ends inside {name}; fetch it again")
         places[name] = (member.offset_data, member.size)
@@ -196,18 +200,11 @@ class _TemporaryFolder:
 def _unpacked(archive: Path, _modified_ns: int, names: tuple[str, ...]) -> _TemporaryFolder:
     folder = _TemporaryFolder()
     log.info("unpacking %s", archive)
-    for member, tar in _files_of(archive):
-        name = _plain(member.name).lower()
+    for name, member, tar in _files_of(archive):
         if name not in names:
             continue
         if member.size > MOST_MEMBER_BYTES:
             raise SourceError(f"{archive}: {name} would have {member.size} bytes, no band of a Landsat scene has")
-        content = tar.extractfile(member)
-        assert content is not None  # regular files have content
-        # Exclusive: a name that occurs twice is refused rather than overwritten.
-        try:
-            with (folder.path / name).open("xb") as target:
-                shutil.copyfileobj(content, target, 1 << 20)
-        except FileExistsError as error:
-            raise SourceError(f"{archive}: holds {name} twice; it is no archive of one scene") from error
+        with (folder.path / name).open("wb") as target:
+            shutil.copyfileobj(_content(member, tar), target, 1 << 20)
     return folder

@@ -132,10 +132,7 @@ def train(
     needs = NewNetwork(era, config)
     if isinstance(split, TrainingPlan) and len(opened) != 1:
         raise TrainingError(f"a training plan is for one cube, there are {len(opened)}; give split options")
-    if split is None:
-        split = SplitOptions(seed=settings.seed)
-        if held_out:
-            split = SplitOptions(split="whole", role="train", seed=settings.seed)
+    split = split or settings.default_split(held_out=bool(held_out))
 
     inputs: dict[str, Any] = {"substitutions": substitutions, "accepted": accepted}
     training_sets = [cube_set(cube, open_labels(cube, labels), split=split, **inputs) for cube in opened]
@@ -157,22 +154,11 @@ def train(
     if (done := finished_before(folder, out)) is not None:
         return done
 
-    augment = None if settings.augment == "none" else settings.augment
-    common: dict[str, Any] = {"batch_size": settings.batch, "seed": settings.seed}
-    samples = None if settings.batches is None else settings.batches * settings.batch * devices
-    source = SampleSource(
-        training_sets,
-        needs,
-        role="train",
-        samples=samples,
-        augment=augment,
-        balance=settings.balance,
-        max_steps=settings.max_steps,
-        **common,
-    )
+    balance = settings.balance
+    source = SampleSource(training_sets, needs, role="train", balance=balance, **settings.draws(devices))
     judge = None
     if validation_sets:
-        judge = SampleSource(validation_sets, needs, role="validation", samples=settings.validation_samples, **common)
+        judge = SampleSource(validation_sets, needs, role="validation", **settings.judged())
     return fit_sources(
         source,
         judge,

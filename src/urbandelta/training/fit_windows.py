@@ -87,11 +87,7 @@ def train_windows(
         raise TrainingError("no folder of windows to train on; name one at least")
     if len({(files.era.name, files.tile) for files in indexed}) > 1:
         raise TrainingError("the windows to validate on are of another era or tile than those to train on")
-    if split is None:
-        split = SplitOptions(seed=settings.seed)
-        if validation:
-            split = SplitOptions(split="whole", role="train", seed=settings.seed)
-    parts = split_windows(indexed[0], split)
+    parts = split_windows(indexed[0], split or settings.default_split(held_out=bool(validation)))
     if "train" not in parts:
         raise TrainingError("the split leaves no window to train on")
     held_out = parts.get("validation") if len(indexed) == 1 else indexed[1]
@@ -109,19 +105,10 @@ def train_windows(
         folder.write(_COUNTS, {path: entry for files in indexed for path, entry in counts_of(files).items()})
     if (done := finished_before(folder, out)) is not None:
         return done
-    common: dict[str, Any] = {"batch_size": settings.batch, "seed": settings.seed}
-    source = WindowSource(
-        parts["train"],
-        config,
-        role="train",
-        samples=None if settings.batches is None else settings.batches * settings.batch * hardware.devices,
-        augment=None if settings.augment == "none" else settings.augment,
-        max_steps=settings.max_steps,
-        **common,
-    )
+    source = WindowSource(parts["train"], config, role="train", **settings.draws(hardware.devices))
     judge = None
     if held_out is not None:
-        judge = WindowSource(held_out, config, role="validation", samples=settings.validation_samples, **common)
+        judge = WindowSource(held_out, config, role="validation", **settings.judged())
     return fit_sources(
         source,
         judge,

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from urbandelta.errors import TrainingError
 from urbandelta.network import VARIANTS, Variant
+from urbandelta.split import SplitOptions
 
 Optimiser: TypeAlias = Literal["adamw", "sgd"]
 LossName: TypeAlias = Literal["tanimoto", "tanimoto+bce"]
@@ -131,6 +132,24 @@ class TrainingSettings:
             rate=self.rate or (ADAMW_RATE if self.optimiser == "adamw" else SGD_RATE * devices),
             input_scale=self.input_scale or default,
         )
+
+    def draws(self, devices: int) -> dict[str, Any]:
+        """What a source of training batches takes of this, whatever it draws from."""
+        return {
+            "batch_size": self.batch,
+            "seed": self.seed,
+            "samples": None if self.batches is None else self.batches * self.batch * devices,
+            "augment": None if self.augment == "none" else self.augment,
+            "max_steps": self.max_steps,
+        }
+
+    def judged(self) -> dict[str, Any]:
+        """Likewise a source of batches to validate on."""
+        return {"batch_size": self.batch, "seed": self.seed, "samples": self.validation_samples}
+
+    def default_split(self, *, held_out: bool) -> SplitOptions:
+        """Spatial blocks, a fifth of them for validation; all trains where something else is `held_out` for that."""
+        return SplitOptions(split="whole", role="train", seed=self.seed) if held_out else SplitOptions(seed=self.seed)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

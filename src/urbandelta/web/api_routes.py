@@ -15,6 +15,7 @@ from urbandelta.web.models import (
     AcquisitionInfo,
     AcquisitionList,
     AreaInfo,
+    ClassInfo,
     EventFeature,
     EventFeatures,
     EventInfo,
@@ -130,7 +131,14 @@ def describe(area: Opened, name: str) -> AreaInfo:
             for m in area.months.values()
         ],
         maps=[
-            OverallInfo(name=m.name, title=m.title, low=m.low, high=m.high, dates=m.dates)
+            OverallInfo(
+                name=m.name,
+                title=m.title,
+                low=m.low,
+                high=m.high,
+                dates=m.dates,
+                classes=[ClassInfo(value=c.value, title=c.title, colour=f"rgb{c.rgb}") for c in m.classes],
+            )
             for m in area.overall.values()
         ],
         streams=streams,

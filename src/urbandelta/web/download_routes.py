@@ -58,7 +58,12 @@ def download_router(holder: Holder, workers: Workers) -> APIRouter:
         def work() -> FileResponse:
             area = holder.get()
             found, pyramid = area.overall_pyramid(name)
-            tags = {"description": found.title, **({"units": "days since 1970-01-01"} if found.dates else {})}
+            meanings = ", ".join(f"{each.value} {each.title.replace(', ', '_')}" for each in found.classes)
+            tags = {
+                "description": found.title,
+                **({"units": "days since 1970-01-01"} if found.dates else {}),
+                **({"meanings": meanings} if meanings else {}),
+            }
             return _geotiff(area, box, name, 1, tags, lambda y, x: pyramid.values(0, y, x)[..., None])
 
         return await workers.run(request, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -17,6 +18,15 @@ ColourMap = Literal["inferno", "viridis", "cividis"]
 """Perceptually even and monotone in lightness: readable in grey and by colour-blind people."""
 _UNKNOWN_RGBA = (128, 132, 136, 96)
 _FADE_FROM, _FADE_TO = 0.05, 0.5
+
+
+@dataclass(frozen=True)
+class MapClass:
+    """What a value of a map of classes means, and how it is drawn."""
+
+    value: int
+    title: str
+    rgb: tuple[int, int, int]
 
 
 @cache
@@ -37,15 +47,24 @@ def palette(name: ColourMap, fade: bool) -> Bytes:
     return colours
 
 
+@cache
+def class_palette(classes: tuple[MapClass, ...]) -> Bytes:
+    """RGBA of each index (256, 4), where an index is the value of a class; others are transparent."""
+    colours = np.zeros((256, 4), np.uint8)
+    for each in classes:
+        colours[each.value] = (*each.rgb, 255)
+    colours.flags.writeable = False
+    return colours
+
+
 def legend(name: ColourMap, fade: bool) -> list[str]:
     """Some colours from low to high as CSS, for a legend."""
     chosen = palette(name, fade)[np.linspace(0, LEVELS - 1, 24).round().astype(int)]
     return [f"rgba({r}, {g}, {b}, {a / 255:.3f})" for r, g, b, a in chosen.tolist()]
 
 
-def indexed_png(index: Bytes, name: ColourMap, fade: bool, *, show_unknown: bool = True) -> bytes:
-    """Indices (y, x) as a PNG with a palette; pixels without a value grey, or transparent."""
-    colours = palette(name, fade)
+def indexed_png(index: Bytes, colours: Bytes, *, show_unknown: bool = True) -> bytes:
+    """Indices (y, x) as a PNG with a palette (256, 4); pixels without a value as it says, or transparent."""
     if not show_unknown:
         colours = colours.copy()
         colours[UNKNOWN] = 0
@@ -67,7 +86,7 @@ def colour_webp(rgba: Bytes) -> bytes:
 @cache
 def empty_png() -> bytes:
     """A tile in which nothing is drawn."""
-    return indexed_png(np.full((TILE_PX, TILE_PX), OUTSIDE, np.uint8), "inferno", False)
+    return indexed_png(np.full((TILE_PX, TILE_PX), OUTSIDE, np.uint8), palette("inferno", False))
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from urbandelta.errors import UrbandeltaError
 from urbandelta.web.mercator import TileGrid
 
 if TYPE_CHECKING:
-    from urbandelta.events import Event
+    from urbandelta.events import Event, EventOptions
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,15 @@ class EventFilter:
 class EventList:
     """All events of an area; read or found when first asked for."""
 
-    def __init__(self, folder: Path | None, scores: xr.Dataset | None, tiles: TileGrid) -> None:
-        self._folder, self._scores, self._tiles = folder, scores, tiles
+    def __init__(
+        self,
+        folder: Path | None,
+        scores: xr.Dataset | None,
+        tiles: TileGrid,
+        options: Callable[[], EventOptions | None] = lambda: None,
+    ) -> None:
+        """`options` is asked only if the events have to be found."""
+        self._folder, self._scores, self._tiles, self._options = folder, scores, tiles, options
         self._lock = threading.Lock()
         self._known: _Known | None = None
 
@@ -98,7 +105,7 @@ class EventList:
             return {}, "none", "no event file yet, and too many scores to look through now; run `urbandelta events`"
         from urbandelta.events import find_events
 
-        return {event.id: event for event in find_events(self._scores)}, "scores", ""
+        return {event.id: event for event in find_events(self._scores, self._options())}, "scores", ""
 
     @property
     def origin(self) -> str:

@@ -38,6 +38,14 @@ class MonthInfo(Model):
     provisional: bool
 
 
+class ClassInfo(Model):
+    """A class of a map."""
+
+    value: int
+    title: str
+    colour: str = Field(description="as CSS")
+
+
 class OverallInfo(Model):
     """A map over the whole time."""
 
@@ -46,6 +54,7 @@ class OverallInfo(Model):
     low: float
     high: float
     dates: bool = Field(description="whether values are days since 1970-01-01")
+    classes: list[ClassInfo] = Field(description="of a map of classes, what its values mean; else empty")
 
 
 class StreamSummary(Model):

@@ -28,11 +28,12 @@ from urbandelta.repository import local_path, open_repository
 from urbandelta.scores import open_scores
 from urbandelta.store import Cube, open_cube
 from urbandelta.web.cache import ByteCache
+from urbandelta.web.drawing import MapClass
 from urbandelta.web.event_list import MOST_VALUES, EventList
 from urbandelta.web.image_layers import ImagePyramid, Stretch, find_stretch, mean_reflectance
 from urbandelta.web.mercator import TileGrid
 from urbandelta.web.month_maps import Kept, MonthMaps
-from urbandelta.web.pyramids import Bytes, size_of
+from urbandelta.web.pyramids import LEVELS, Bytes, size_of
 from urbandelta.web.score_layers import CogPyramid, ScorePyramid, StorePyramid
 from urbandelta.web.source import WebSource
 
@@ -51,6 +52,7 @@ _MONTH_FILE = re.compile(r"score_(\d{4}-(?:0[1-9]|1[0-2]))\.tif")
 _DATES = ("first_date", "last_date")
 _OVERALL = {
     "score": "Highest score",
+    "status": "Status and confidence of events",
     "first_date": "Date of change",
     "last_date": "Last date of change",
     "duration": "Duration",
@@ -87,6 +89,8 @@ class Overall:
     high: float
     dates: bool
     raster: Path | None
+    classes: tuple[MapClass, ...] = ()
+    """Of a map whose values are classes; they are below the indices that no value has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +115,7 @@ class Opened:
     @cached_property
     def events(self) -> EventList:
         """The events: from the file if there is one, else found from the scores."""
-        return EventList(self.source.events, self.scores, self.tiles)
+        return EventList(self.source.events, self.scores, self.tiles, self.source.event_options)
 
     @cached_property
     def months(self) -> dict[str, Month]:
@@ -149,7 +153,9 @@ class Opened:
         found = {}
         for name, title in _OVERALL.items():
             path = self._raster(name)
-            if path is not None:
+            if path is not None and name == "status":
+                found[name] = _status(path, title)
+            elif path is not None:
                 low, high = (0.0, 1.0) if name == "score" else _range_of(path, self.grid.shape)
                 found[name] = Overall(name, title, low, high, name in _DATES, path)
         # Without a raster, the highest score of all windows means reading all of them.
@@ -201,7 +207,9 @@ class Opened:
         if found is None:
             raise NothingThere(f"no map {name!r} here; there are: {', '.join(self.overall) or 'none'}")
         if found.raster is not None:
-            return found, CogPyramid(found.raster, self.grid.shape, found.low, found.high)
+            # The index of a class is its value.
+            low, high = (0.0, LEVELS - 1.0) if found.classes else (found.low, found.high)
+            return found, CogPyramid(found.raster, self.grid.shape, low, high)
         # The only map without a raster is the highest score.
         return found, StorePyramid(self.month_maps, tuple(range(len(self._with_windows))))
 
@@ -340,6 +348,19 @@ def _fits(path: Path, grid: Grid) -> bool:
     except UrbandeltaError:
         log.warning("%s: is not shown, it cannot be read", path)
         return False
+
+
+def _status(path: Path, title: str) -> Overall:
+    from urbandelta.events import AlertStatus
+    from urbandelta.rasters import STATUS_COLOURS
+
+    # Both confidences of a stage side by side, as a legend of two columns shows them.
+    classes = tuple(
+        MapClass(status.value, f"{stage}, {confidence}", STATUS_COLOURS[status][:3])
+        for stage in ("first", "provisional", "confirmed", "finished")
+        for confidence, status in (("low", AlertStatus.of(stage, "low")), ("high", AlertStatus.of(stage, "high")))
+    )
+    return Overall("status", title, 0.0, float(max(each.value for each in classes)), False, path, classes)
 
 
 def _range_of(path: Path, shape: tuple[int, int]) -> tuple[float, float]:

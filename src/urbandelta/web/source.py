@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from urbandelta.errors import ConfigError, StoreError
+from urbandelta.errors import ConfigError, MonitorError, StoreError
 from urbandelta.repository import local_path, open_repository
 from urbandelta.scores import open_scores
 
+if TYPE_CHECKING:
+    from urbandelta.events import EventOptions
+    from urbandelta.monitor import EventSettings
+
 __all__ = ["WebSource", "find_source"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebSource:
     """Where the scores, the images and the products of one area lie; at least one of them is there.
 
-    `folder` is the local folder that holds `products/`.
+    `folder` is the local folder that holds `products/`; `event_settings` are those of a monitor file.
     """
 
     name: str
     scores_url: str | None = None
     cube_url: str | None = None
     folder: Path | None = None
+    event_settings: EventSettings | None = None
+
+    def event_options(self) -> EventOptions:
+        """What counts as an event: as the monitor file says, else as in the last update, else the defaults."""
+        from urbandelta.manifests import latest_manifest
+        from urbandelta.monitor import EventSettings
+
+        if self.event_settings is not None:
+            return self.event_settings.options()
+        try:
+            last = latest_manifest(self.folder) if self.folder is not None else None
+            return EventSettings(**(last.config["events"] if last is not None else {})).options()
+        except (MonitorError, KeyError, TypeError, ValueError) as error:
+            log.warning("%s: events are found with default options (%s)", self.folder, " ".join(str(error).split()))
+            return EventSettings().options()
 
     @property
     def rasters(self) -> Path | None:
@@ -69,7 +92,7 @@ def find_source(target: str, *, cube: str | None = None) -> WebSource:
         found = _of_scores(target, path)
     if cube is not None:
         open_repository(cube, kind="cube")
-        found = WebSource(name=found.name, scores_url=found.scores_url, cube_url=cube, folder=found.folder)
+        found = replace(found, cube_url=cube)
     if found.scores_url is None and found.cube_url is None and found.rasters is None:
         raise ConfigError(f"{target}: holds neither scores nor a cube nor rasters yet; run `urbandelta update` first")
     return found
@@ -82,7 +105,13 @@ def _of_monitor(path: Path) -> WebSource:
 
     monitor = load_monitor(path)
     urls = [_openable(url, kind) for url, kind in ((monitor.scores_url, "scores"), (monitor.cube_url, "cube"))]
-    return WebSource(name=monitor.name, scores_url=urls[0], cube_url=urls[1], folder=Path(monitor.folder))
+    return WebSource(
+        name=monitor.name,
+        scores_url=urls[0],
+        cube_url=urls[1],
+        folder=Path(monitor.folder),
+        event_settings=monitor.events,
+    )
 
 
 def _of_scores(target: str, path: Path | None) -> WebSource:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from urbandelta.web.cache import ByteCache
-from urbandelta.web.drawing import ColourMap, colour_webp, empty_png, empty_webp, indexed_png
+from urbandelta.web.drawing import class_palette, colour_webp, empty_png, empty_webp, indexed_png, palette
 from urbandelta.web.models import Problem
 from urbandelta.web.opened import Holder, Opened
 from urbandelta.web.parameters import Colours, Fade, Moment, MonthLabel, Name, TileNumber, Version, Zoom
-from urbandelta.web.pyramids import Pyramid, sample
+from urbandelta.web.pyramids import Bytes, Pyramid, sample
 from urbandelta.web.workers import Workers
 
 TILE_BYTES = 32 * 2**20
@@ -43,18 +43,20 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
         area: Opened,
         pyramid: Pyramid,
         zxy: tuple[int, int, int],
-        colours: ColourMap,
-        fade: bool,
+        style: Hashable,
+        colours: Bytes,
         *,
         show_unknown: bool = True,
     ) -> bytes:
+        """`style` is what chose `colours`: it tells drawn tiles apart."""
+
         def make() -> bytes:
             where = area.tiles.pixels(*zxy)
             if where is None:
                 return empty_png()
-            return indexed_png(sample(pyramid, holder.bricks, where), colours, fade, show_unknown=show_unknown)
+            return indexed_png(sample(pyramid, holder.bricks, where), colours, show_unknown=show_unknown)
 
-        return tiles.get((pyramid.key, zxy, colours, fade), make)
+        return tiles.get((pyramid.key, zxy, style), make)
 
     def image_tile(area: Opened, pyramid: Pyramid, zxy: tuple[int, int, int]) -> bytes:
         def make() -> bytes:
@@ -81,7 +83,8 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
         zxy = _tile(z, x, y)
 
         def draw(area: Opened) -> bytes:
-            return index_tile(area, area.month_pyramid(month), zxy, colours, fade == "yes")
+            style = colours, fade == "yes"
+            return index_tile(area, area.month_pyramid(month), zxy, style, palette(*style))
 
         return await answer(request, "image/png", version, draw)
 
@@ -101,9 +104,11 @@ def tile_router(holder: Holder, workers: Workers) -> APIRouter:
 
         def draw(area: Opened) -> bytes:
             found, pyramid = area.overall_pyramid(name)
+            if found.classes:
+                return index_tile(area, pyramid, zxy, found.classes, class_palette(found.classes))
+            style = colours, fade == "yes" and not found.dates
             # A pixel without a score is worth knowing; one without a date is most of the map.
-            score = found.name == "score"
-            return index_tile(area, pyramid, zxy, colours, fade == "yes" and not found.dates, show_unknown=score)
+            return index_tile(area, pyramid, zxy, style, palette(*style), show_unknown=found.name == "score")
 
         return await answer(request, "image/png", version, draw)
 

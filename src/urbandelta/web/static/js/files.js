@@ -93,6 +93,14 @@ export class FilesPane {
       pen.fillStyle = '#1c2226';
       pen.fillText('score 0 to 1', 182 * scale, left.height + 55 * scale);
     }
+    const classes = this.sides.map(this.sides.of(values, 'left'))?.classes ?? [];
+    classes.forEach(({ title, colour }, k) => {
+      const [step, at] = [(canvas.width - 24 * scale) / classes.length, left.height + 46 * scale];
+      pen.fillStyle = colour;
+      pen.fillRect(12 * scale + k * step, at, 10 * scale, 9 * scale);
+      pen.fillStyle = '#1c2226';
+      pen.fillText(title, 26 * scale + k * step, at + 9 * scale, step - 20 * scale);
+    });
     const blob = await new Promise((done) => canvas.toBlob(done, 'image/png'));
     saveBlob(blob, `${this.sides.area.name}_${values.month || 'map'}.png`);
   }

@@ -11,10 +11,8 @@ export function drawLegend(sides, values) {
   const title = sides.layerTitle(choice);
   if (title && choice.layer !== 'none') {
     const map = sides.map(choice);
-    const faded = sides.fades(choice) && !map?.dates;
-    const ramp = make('div', { class: 'ramp' });
-    ramp.style.setProperty('--ramp', `linear-gradient(to right, ${sides.area.legends[values.colours + (faded ? '-fade' : '')].join(', ')})`);
-    parts.push(make('p', { class: 'legend-title', text: title }), ramp, make('div', { class: 'ends' }, ...ends(map)));
+    const colours = sides.area.legends[values.colours + (sides.fades(choice) && !map?.dates ? '-fade' : '')];
+    parts.push(make('p', { class: 'legend-title', text: title }), ...(map?.classes.length ? [classes(map)] : ramp(colours, map)));
     if (!map || map.name === 'score') parts.push(make('p', { class: 'key' }, make('i', { class: 'unknown' }), 'no score'));
   }
   const image = sides.imageTitle(choice);
@@ -30,6 +28,20 @@ export function drawLegend(sides, values) {
     element.hidden = !values.swipe;
     element.textContent = sides.of(values, side).layer === 'none' ? sides.imageTitle(sides.of(values, side)) || 'Nothing' : tag(side);
   }
+}
+
+function ramp(colours, map) {
+  const bar = make('div', { class: 'ramp' });
+  bar.style.setProperty('--ramp', `linear-gradient(to right, ${colours.join(', ')})`);
+  return [bar, make('div', { class: 'ends' }, ...ends(map))];
+}
+
+function classes(map) {
+  return make('ul', { class: 'classes' }, ...map.classes.map(({ title, colour }) => {
+    const swatch = make('i');
+    swatch.style.setProperty('--swatch', colour);
+    return make('li', {}, swatch, title);
+  }));
 }
 
 function ends(map) {
