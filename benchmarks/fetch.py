@@ -3,7 +3,7 @@
     python benchmarks/fetch.py [--files 6] [--rounds 5]
 
 All of it happens in one run, against a server in a process of its own: first one that answers as fast as it can, then
-one that seems to be far away. The plain reader asks for the ranges that
+ones that seem to be far away, behind connections of some speeds. The plain reader asks for the ranges that
 `RemoteRaster` asks for, with the same HTTP client and as many threads, and keeps what it gets; `RangeFile` prefetches
 the same blocks; `RemoteRaster` decodes them as well, and so does GDAL from disk, which shows what decoding costs.
 The ways take turns; rates are medians, and ratios are taken within a turn (quartiles).
@@ -236,11 +236,13 @@ def ratios(yardstick: list[float], way: list[float]) -> list[float]:
 
 def add_distance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latency-ms", type=float, default=40, help="of the server that seems to be far away")
-    parser.add_argument("--connection-mb", type=float, default=4, help="MB a second of each of its connections")
+    parser.add_argument(
+        "--connection-mb", type=float, nargs="+", default=[4.0, 1.0], help="MB a second of each of its connections"
+    )
 
 
-def near_and_far(options: argparse.Namespace) -> tuple[Distance, Distance]:
-    return Distance(0, 0), Distance(options.latency_ms, options.connection_mb)
+def near_and_far(options: argparse.Namespace) -> list[Distance]:
+    return [Distance(0, 0), *(Distance(options.latency_ms, rate) for rate in options.connection_mb)]
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ concurrent range reader of the same bytes from the same server.
     python benchmarks/fetch_whole.py [--size 512] [--months 2] [--rounds 3]
 
 All of it happens in one run, against a STAC API with files in a process of its own: first one that answers as fast as
-it can, then one that seems to be far away. The plain reader asks for the ranges that `fetch` asked for, with the same
-HTTP client and as many connections, and throws away what it gets. GDAL reading the same files from disk shows what
-decoding alone takes. The ways take turns; ratios are taken within a turn.
+it can, then ones that seem to be far away, behind connections of some speeds. The plain reader asks for the ranges that
+`fetch` asked for, with the same HTTP client and as many connections, and throws away what it gets. GDAL reading the same
+files from disk shows what decoding alone takes. The ways take turns; ratios are taken within a turn.
 """
 
 from __future__ import annotations
