@@ -5,8 +5,8 @@ concurrent range reader of the same bytes from the same server.
 
 All of it happens in one run, against a STAC API with files in a process of its own: first one that answers as fast as
 it can, then ones that seem to be far away, behind connections of some speeds. The plain reader asks for the ranges that
-`fetch` asked for, with the same HTTP client and as many connections, and throws away what it gets. GDAL reading the same
-files from disk shows what decoding alone takes. The ways take turns; ratios are taken within a turn.
+`fetch` asked for, with the same HTTP client and as many connections, and throws away what it gets. GDAL reading the
+same files from disk shows what decoding alone takes. The ways take turns; ratios are taken within a turn.
 """
 
 from __future__ import annotations
