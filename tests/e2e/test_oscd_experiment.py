@@ -41,7 +41,8 @@ def test_trains_on_given_cities_and_scores_others(real_data: Path, tmp_path: Pat
     (again,) = json.loads((tmp_path / "out" / "again.json").read_text())["folds"]
     for figures in (fold["pooled"], again["pooled"]):
         figures.pop("f1_nested")  # only a training has members that were left out of a part
-    assert again["pooled"] == pytest.approx(fold["pooled"], nan_ok=True)
+    # Torch adds up in another order where other threads are free: the sixth digit of a score moves.
+    assert again["pooled"] == pytest.approx(fold["pooled"], rel=1e-4, nan_ok=True)
 
 
 @pytest.mark.slow
