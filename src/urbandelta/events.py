@@ -35,7 +35,7 @@ from urbandelta.errors import EventError
 from urbandelta.grid import Grid
 from urbandelta.patches import components
 from urbandelta.products import checked_score, grid_of
-from urbandelta.score_runs import NONE, Runs, WindowTable, find_runs
+from urbandelta.score_runs import NONE, Runs, WindowTable, find_runs, linked_runs
 
 __all__ = ["AlertStatus", "Event", "EventOptions", "find_events", "outline"]
 
@@ -310,26 +310,6 @@ class _Finder:
             )
         }
         return {name: np.datetime64(day, "D") for name, day in days.items()}
-
-
-def linked_runs(
-    runs: Runs, width: int, *, connectivity: Literal[4, 8] = 8
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Pairs of runs of neighbouring pixels that share a window; `runs` as `find_runs` orders them."""
-    steps = ((0, 1), (1, 0)) if connectivity == 4 else ((0, 1), (1, -1), (1, 0), (1, 1))
-    row, column = np.divmod(runs.pixel, width)
-    ones, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for down, right in steps:
-        target = np.where((column + right >= 0) & (column + right < width), (row + down) * width + column + right, NONE)
-        begin, stop = (np.searchsorted(runs.pixel, target, side=side) for side in ("left", "right"))
-        count = stop - begin
-        one = np.repeat(np.arange(len(runs)), count)
-        # The runs of each target pixel, one after the other.
-        other = np.arange(one.size) - np.repeat(np.cumsum(count) - count, count) + np.repeat(begin, count)
-        shared = (runs.first[one] <= runs.last[other]) & (runs.first[other] <= runs.last[one])
-        ones.append(one[shared])
-        others.append(other[shared])
-    return np.concatenate(ones), np.concatenate(others)
 
 
 def outline(rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer], grid: Grid) -> BaseGeometry:
