@@ -3,7 +3,8 @@
     python experiments/events/judge.py --scores FOLDER --era s12                   # held-out seeds, defaults
     python experiments/events/judge.py --scores FOLDER --era s12 --seeds fit --tune   # try options on other seeds
 
-FOLDER holds score stores called ERA_SEED.scores of cubes that `urbandelta simulate` wrote. Prints JSON lines.
+FOLDER holds score stores called ERA_SEED.scores of cubes that `urbandelta simulate` wrote. Events are dated with
+their cubes where these are still there; tuning looks at scores alone. Prints JSON lines.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import rasterio.features
 
 from urbandelta.events import Event, EventOptions, find_events
 from urbandelta.grid import Grid
+from urbandelta.scored_cube import scored_cube
 from urbandelta.simulate import LandCover
+from urbandelta.store import Cube
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "simulated"))
 from scored_scenes import FIT_SEEDS, TEST_SEEDS, Case, cases
@@ -44,9 +47,9 @@ def pixels_of(event: Event, grid: Grid) -> npt.NDArray[np.bool_]:
     ).astype(bool)
 
 
-def judge(case: Case, options: EventOptions) -> dict[str, Any]:
+def judge(case: Case, options: EventOptions, *, cube: Cube | None = None) -> dict[str, Any]:
     """Counts of one scene, and the date errors of its matched events."""
-    events = find_events(case.scores, options)
+    events = find_events(case.scores, options, cube=cube)
     masks = [pixels_of(event, case.scene.grid) for event in events]
     grounds = [case.grounds == number for number in range(1, int(case.grounds.max()) + 1)]
     overlap = np.array([[(mask & ground).sum() / (mask | ground).sum() for ground in grounds] for mask in masks])
@@ -110,7 +113,7 @@ def main() -> None:
     options = parser.parse_args()
     known = list(cases(options.scores, options.era, TEST_SEEDS if options.seeds == "test" else FIT_SEEDS))
     if not options.tune:
-        results = [judge(case, EventOptions()) for case in known]
+        results = [judge(case, EventOptions(), cube=scored_cube(case.scores)) for case in known]
         for result in results:
             print(json.dumps(result))
         print(json.dumps({"options": asdict(EventOptions()), **together(results)}))

@@ -8,24 +8,34 @@ on simulated scenes (`docs/dates.md`); of several runs that reach the threshold,
 A run that begins with the first window of the series was cut: windows before it would have flagged the change too, so
 the end of its first window bounds nothing. The same holds for a run that ends with the last window. The estimate then
 rests on the other bound alone, and has constants of its own.
+
+Where the cube is at hand, `observed_dates` sharpens these dates by what the pixels showed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from urbandelta.eras import ERAS
+from urbandelta.errors import GridError
 from urbandelta.flanks import DaysFloat, Edges
-from urbandelta.score_runs import find_runs
+from urbandelta.observed_dates import BOUNDS, observed_dates, observed_table
+from urbandelta.score_runs import Runs, WindowTable, find_runs
+
+if TYPE_CHECKING:
+    from urbandelta.store import Cube
+
+DateSource: TypeAlias = Literal["observations", "scores"]
+"""What dates rest on: the observations of each pixel, or the run of flagged windows alone."""
 
 NO_DATE = -1
 """Nodata of maps of dates, counts and window numbers."""
@@ -46,6 +56,7 @@ class RunDates:
     last: npt.NDArray[np.int32]
     last_low: npt.NDArray[np.int32]
     last_high: npt.NDArray[np.int32]
+    source: DateSource = "scores"
 
 
 CUTS = ("none", "start", "end", "both")
@@ -101,7 +112,7 @@ def run_dates(
     row = table or date_table().get(era) or date_table()[_DEFAULT_ROW]
     width = (edges.rise - edges.fall) / window_days
     number = edges.cut_start + 2 * edges.cut_end
-    days: dict[str, npt.NDArray[np.int32]] = {}
+    days: dict[str, Any] = {}
     for which in ("first", "last"):
         found = np.zeros((3, number.size))
         for cut, name in enumerate(CUTS):
@@ -116,6 +127,51 @@ def run_dates(
     days["last"] = np.maximum(days["last"], days["first"])
     days["last_high"] = np.maximum(days["last_high"], days["last"])
     return RunDates(**days)
+
+
+def dates_of(
+    runs: Runs,
+    windows: WindowTable,
+    shape: tuple[int, int],
+    *,
+    window_days: float,
+    era: str = _DEFAULT_ROW,
+    cube: Cube | None = None,
+) -> RunDates:
+    """When the change behind each run began and ended, as well as can be told.
+
+    Parameters
+    ----------
+    runs : Runs
+    windows : WindowTable
+    shape : (y, x)
+        Of the scores.
+    window_days, era
+        As for `run_dates`.
+    cube : Cube, optional
+        That of the scores. With it, and if the era is calibrated, dates of runs that reach the threshold rest on the
+        observations; without it, all rest on the scores.
+
+    Raises
+    ------
+    GridError
+        If the cube has another shape than the scores.
+    """
+    dates = run_dates(runs.edges, window_days=window_days, era=era)
+    row = observed_table().get(era)
+    if cube is None or row is None:
+        return dates
+    if cube.grid.shape != shape:
+        raise GridError(f"the scores are {shape} pixels, the cube {cube.grid.shape}; pass the cube that they come from")
+    core = np.flatnonzero(runs.above > 0)
+    mine = replace(dates, **{name: getattr(dates, name)[core] for name in BOUNDS})
+    sharper = observed_dates(runs.take(core), mine, windows, cube, window_days=window_days, row=row)
+    if sharper is None:
+        return dates
+    days: Any = {name: getattr(dates, name).copy() for name in BOUNDS}
+    for name, values in days.items():
+        values[core] = getattr(sharper, name)
+    return RunDates(**days, source=sharper.source)
 
 
 def window_days_of(scores: xr.Dataset) -> float:
@@ -143,6 +199,7 @@ class DateMaps:
     last: npt.NDArray[np.int32]
     last_low: npt.NDArray[np.int32]
     last_high: npt.NDArray[np.int32]
+    source: DateSource = "scores"
 
     @property
     def duration(self) -> npt.NDArray[np.int32]:
@@ -150,7 +207,7 @@ class DateMaps:
         return np.where(self.first == NO_DATE, NO_DATE, self.last - self.first).astype(np.int32)
 
 
-def date_maps(scores: xr.Dataset, *, threshold: float = 0.5, low: float = LOW) -> DateMaps:
+def date_maps(scores: xr.Dataset, *, threshold: float = 0.5, low: float = LOW, cube: Cube | None = None) -> DateMaps:
     """Date the strongest run of every pixel that reaches the threshold.
 
     Parameters
@@ -159,15 +216,23 @@ def date_maps(scores: xr.Dataset, *, threshold: float = 0.5, low: float = LOW) -
         As `open_scores` gives it.
     threshold, low : float
         As in `EventOptions`.
+    cube : Cube, optional
+        That of the scores, see `dates_of`.
+
+    Raises
+    ------
+    GridError
+        If the cube has another shape than the scores.
     """
     runs = find_runs(scores, threshold=threshold, low=low, floor=threshold)
     shape = (scores.sizes["y"], scores.sizes["x"])
     # The last of equal keys stays when a pixel is written twice: strongest last, of equals the earliest.
     order = np.lexsort((-runs.first, runs.peak))
-    dates = run_dates(runs.edges, window_days=window_days_of(scores), era=str(scores.attrs.get("era", "")))
-    maps = []
-    for name in ("first", "first_low", "first_high", "last", "last_low", "last_high"):
+    era = str(scores.attrs.get("era", ""))
+    dates = dates_of(runs, WindowTable.of(scores), shape, window_days=window_days_of(scores), era=era, cube=cube)
+    maps = {}
+    for name in BOUNDS:
         image = np.full(shape, NO_DATE, np.int32)
         image.flat[runs.pixel[order]] = getattr(dates, name)[order]
-        maps.append(image)
-    return DateMaps(*maps)
+        maps[name] = image
+    return DateMaps(**maps, source=dates.source)

@@ -35,6 +35,7 @@ from urbandelta.metrics import (
     tally_roc_auc,
 )
 from urbandelta.products import ScoreMaps, check_threshold, grid_of, provenance_of, score_maps
+from urbandelta.scored_cube import scored_cube
 from urbandelta.store import open_cube, open_scores
 from urbandelta.truth import Truth, TruthOptions, read_truth
 from urbandelta.types import BoolArray, FloatArray, Progress
@@ -239,7 +240,8 @@ def _gather(site: Site, options: Options, report: Progress) -> SiteMaps:
     truth = site.truth if isinstance(site.truth, Truth) else read_truth(site.truth, grid, options.truth)
     if truth.grid != grid:
         raise TruthError(f"{truth.source}: was read onto {truth.grid}, the scores are {grid}; read it onto their grid")
-    maps = score_maps(scores, threshold=options.threshold)
+    dating_cube = scored_cube(scores) if site.cube is None else _cube(site, scores)
+    maps = score_maps(scores, threshold=options.threshold, cube=dating_cube)
     start, end = scores["window_start"].values.min(), scores["window_end"].values.max()
     scored = np.isfinite(maps.maximum)
     seen = truth.visible(start, end) & truth.known & scored

@@ -85,6 +85,7 @@ PROPERTIES: tuple[Property, ...] = (
     Property("last_low", "date", "lower bound of its 90 % interval", lambda e: e.last_low),
     Property("last_high", "date", "upper bound of its 90 % interval", lambda e: e.last_high),
     Property("duration_days", "integer", "last_date minus first_date, days", lambda e: e.duration_days),
+    Property("dated_by", "text", "what these dates rest on: observations, or scores alone", lambda e: e.dated_by),
     Property("area_m2", "real", "area on the ground, square metres", lambda e: e.area_m2),
     Property("peak", "real", "highest score, 0..1", lambda e: e.peak),
     Property("mean", "real", "mean over the pixels of their highest scores, 0..1", lambda e: e.mean),
@@ -340,8 +341,12 @@ def _format_of(path: Path) -> EventFormat:
     return kind
 
 
+_LATER = frozenset({"dated_by"})
+"""Columns that files of earlier versions lack."""
+
+
 def _require_columns(names: Iterable[str]) -> None:
-    missing = sorted({item.name for item in PROPERTIES} - set(names))
+    missing = sorted({item.name for item in PROPERTIES} - set(names) - _LATER)
     if missing:
         raise KeyError(f"no {missing[0]}")
 
@@ -367,6 +372,7 @@ def _event(values: Mapping[str, Any], geometry: BaseGeometry) -> Event:
         n_obs=int(values["n_obs"]),
         windows=int(values["windows"]),
         status=AlertStatus(int(values["status"])),
+        dated_by="observations" if values.get("dated_by") == "observations" else "scores",
     )
 
 

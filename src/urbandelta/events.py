@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,15 @@ import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
 from urbandelta.cartography import MapFrame
-from urbandelta.dating import RunDates, run_dates, window_days_of
+from urbandelta.dating import DateSource, RunDates, dates_of, window_days_of
 from urbandelta.errors import EventError
 from urbandelta.grid import Grid
 from urbandelta.patches import components
 from urbandelta.products import checked_score, grid_of
-from urbandelta.score_runs import NONE, Runs, WindowTable, find_runs
+from urbandelta.score_runs import NONE, Runs, WindowTable, find_runs, linked_runs
+
+if TYPE_CHECKING:
+    from urbandelta.store import Cube
 
 __all__ = ["AlertStatus", "Event", "EventOptions", "find_events", "outline"]
 
@@ -141,6 +144,8 @@ class Event:
     windows: int
     """Windows from the first to the last that reaches the threshold."""
     status: AlertStatus
+    dated_by: DateSource = "scores"
+    """What its dates rest on."""
 
     @property
     def duration_days(self) -> int:
@@ -158,7 +163,9 @@ class Event:
         return self.status.stage
 
 
-def find_events(scores: xr.Dataset, options: EventOptions | None = None, *, grid: Grid | None = None) -> list[Event]:
+def find_events(
+    scores: xr.Dataset, options: EventOptions | None = None, *, grid: Grid | None = None, cube: Cube | None = None
+) -> list[Event]:
     """Find the events of a score store; oldest first, by the window in which they first reached the threshold.
 
     Parameters
@@ -169,6 +176,8 @@ def find_events(scores: xr.Dataset, options: EventOptions | None = None, *, grid
     options : EventOptions, optional
     grid : Grid, optional
         By default the one that the scores name.
+    cube : Cube, optional
+        That of the scores: with it dates rest on the observations (`dating.dates_of`); nothing else depends on it.
 
     Returns
     -------
@@ -180,12 +189,14 @@ def find_events(scores: xr.Dataset, options: EventOptions | None = None, *, grid
         If options contradict each other.
     ProductError
         If there is no score in the dataset.
+    GridError
+        If the cube has another shape than the scores.
     """
     options = options or EventOptions()
     checked_score(scores)
     runs = find_runs(scores, threshold=options.threshold, low=options.low)
     era = str(scores.attrs.get("era", ""))
-    finder = _Finder(runs, WindowTable.of(scores), grid or grid_of(scores), options, window_days_of(scores), era)
+    finder = _Finder(runs, WindowTable.of(scores), grid or grid_of(scores), options, window_days_of(scores), era, cube)
     return list(finder.events())
 
 
@@ -199,10 +210,13 @@ class _Finder:
     options: EventOptions
     window_days: float
     era: str
+    cube: Cube | None
 
     @cached_property
     def dates(self) -> RunDates:
-        return run_dates(self.runs.edges, window_days=self.window_days, era=self.era)
+        return dates_of(
+            self.runs, self.windows, self.grid.shape, window_days=self.window_days, era=self.era, cube=self.cube
+        )
 
     @cached_property
     def row_area_m2(self) -> npt.NDArray[np.float64]:
@@ -252,6 +266,7 @@ class _Finder:
             n_obs=int(self.windows.n_obs[runs.peak_at[best]]),
             windows=int(runs.above_last[core].max() - runs.above_first[core].min()) + 1,
             status=AlertStatus.of(stage, "high" if sure else "low"),
+            dated_by=self.dates.source,
         )
         return seed, event
 
@@ -310,26 +325,6 @@ class _Finder:
             )
         }
         return {name: np.datetime64(day, "D") for name, day in days.items()}
-
-
-def linked_runs(
-    runs: Runs, width: int, *, connectivity: Literal[4, 8] = 8
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Pairs of runs of neighbouring pixels that share a window; `runs` as `find_runs` orders them."""
-    steps = ((0, 1), (1, 0)) if connectivity == 4 else ((0, 1), (1, -1), (1, 0), (1, 1))
-    row, column = np.divmod(runs.pixel, width)
-    ones, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for down, right in steps:
-        target = np.where((column + right >= 0) & (column + right < width), (row + down) * width + column + right, NONE)
-        begin, stop = (np.searchsorted(runs.pixel, target, side=side) for side in ("left", "right"))
-        count = stop - begin
-        one = np.repeat(np.arange(len(runs)), count)
-        # The runs of each target pixel, one after the other.
-        other = np.arange(one.size) - np.repeat(np.cumsum(count) - count, count) + np.repeat(begin, count)
-        shared = (runs.first[one] <= runs.last[other]) & (runs.first[other] <= runs.last[one])
-        ones.append(one[shared])
-        others.append(other[shared])
-    return np.concatenate(ones), np.concatenate(others)
 
 
 def outline(rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer], grid: Grid) -> BaseGeometry:

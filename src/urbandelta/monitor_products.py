@@ -70,7 +70,7 @@ def make_products(
         Made if absent; gets `events`, `rasters`, `stac`, `districts` and `report.html`.
     scores_url : str
     cube : Cube, optional
-        That of the scores: its acquisitions are named and counted.
+        That of the scores: its acquisitions date changes, and are named and counted.
     progress : callable, optional
 
     Raises
@@ -95,7 +95,7 @@ def make_products(
     with icechunk_errors(scores_url):
         scores = open_scores(scores_url)
         grid = grid_of(scores)
-        events = find_events(scores, options, grid=grid)
+        events = find_events(scores, options, grid=grid, cube=cube)
         files: list[Path] = []
         if wanted.events:
             from urbandelta.event_files import FILE_NAMES, provenance_of_events, write_events
@@ -112,7 +112,9 @@ def make_products(
         if wanted.rasters:
             from urbandelta.rasters import write_rasters
 
-            rasters = write_rasters(scores, folder / RASTERS_FOLDER, events=events, options=options, progress=progress)
+            rasters = write_rasters(
+                scores, folder / RASTERS_FOLDER, events=events, options=options, cube=cube, progress=progress
+            )
             written += rasters.written
             kept += rasters.kept
         if wanted.rasters and wanted.stac:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,13 @@ import rasterio
 import xarray as xr
 
 from urbandelta.cog import content_digest, known_digest, next_action, write_cog
-from urbandelta.dating import LOW, NO_DATE, date_maps
+from urbandelta.dating import LOW, NO_DATE, DateSource, date_maps
 from urbandelta.errors import ProductError
 from urbandelta.grid import Grid
 from urbandelta.types import Array, FloatArray, Progress, TimeArray
+
+if TYPE_CHECKING:
+    from urbandelta.store import Cube
 
 __all__ = [
     "NO_DATE",
@@ -68,8 +71,10 @@ class ScoreMaps:
     first_date: DaysArray
     last_date: DaysArray
     change_date: DaysArray
-    """Day on which the pixel changed, as all windows of its strongest run of flagged windows agree."""
+    """Day on which the pixel's strongest change began."""
     threshold: float
+    dated_by: DateSource = "scores"
+    """What `change_date` rests on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +138,7 @@ def pixel_blocks(score: xr.DataArray) -> Iterator[tuple[slice, slice]]:
             yield y, x
 
 
-def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
+def score_maps(scores: xr.Dataset, *, threshold: float = 0.5, cube: Cube | None = None) -> ScoreMaps:
     """Fold a series of scores into maps of its maximum, its count above a threshold, and its dates.
 
     Parameters
@@ -143,6 +148,8 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
         and `time`, the windows' middles.
     threshold : float
         A score that is at least this counts as change.
+    cube : Cube, optional
+        That of the scores: with it `change_date` rests on the observations.
 
     Raises
     ------
@@ -173,8 +180,8 @@ def score_maps(scores: xr.Dataset, *, threshold: float = 0.5) -> ScoreMaps:
             _credit_dates(first[y, x], last[y, x], above, days[members])
     unseen = np.isneginf(maximum)
     maximum[unseen], count[unseen] = np.nan, NO_DATE
-    change = date_maps(scores, threshold=threshold, low=min(LOW, threshold)).first
-    return ScoreMaps(maximum, at, count, first, last, change, threshold)
+    dates = date_maps(scores, threshold=threshold, low=min(LOW, threshold), cube=cube)
+    return ScoreMaps(maximum, at, count, first, last, dates.first, threshold, dates.source)
 
 
 def spread_of_maximum(scores: xr.Dataset, maps: ScoreMaps) -> FloatArray:
@@ -313,12 +320,14 @@ def grid_of(scores: xr.Dataset) -> Grid:
 # ---------------------------------------------------------------- maps to files
 
 
-def products_of(scores: xr.Dataset, *, which: Which, threshold: float = 0.5) -> Iterator[Product]:
+def products_of(
+    scores: xr.Dataset, *, which: Which, threshold: float = 0.5, cube: Cube | None = None
+) -> Iterator[Product]:
     """Yield the maps of one kind, one at a time.
 
     `max`: the maximum over time, and the spread there if the scores are an ensemble's. `maps`: these and the window of
     the maximum, the count of windows at or above the threshold, first and last date, date of change. `monthly`: the
-    maximum of each calendar month. `windows`: each window's scores.
+    maximum of each calendar month. `windows`: each window's scores. `cube` as for `score_maps`.
     """
     if which == "windows":
         yield from _window_products(scores)
@@ -330,7 +339,7 @@ def products_of(scores: xr.Dataset, *, which: Which, threshold: float = 0.5) -> 
                 what = f"highest score of the windows centred in {label}"
                 yield Product(name=f"score_{label}", array=period.maximum, nodata=np.nan, description=what, tags=tags)
     else:
-        maps = score_maps(scores, threshold=threshold)
+        maps = score_maps(scores, threshold=threshold, cube=cube if which == "maps" else None)
         yield Product(name="score_max", array=maps.maximum, nodata=np.nan, description="highest score over time")
         if "spread" in scores:
             what = "standard deviation of the members' scores in the window with the highest score"
@@ -343,7 +352,7 @@ def products_of(scores: xr.Dataset, *, which: Which, threshold: float = 0.5) -> 
 def _summary_products(maps: ScoreMaps) -> Iterator[Product]:
     limit = {"threshold": f"{maps.threshold:g}"}
     days = {**limit, "units": "days since 1970-01-01", "estimator": "middle of the window"}
-    run_days = {**days, "estimator": "first date of the strongest flagged run"}
+    run_days = {**days, "estimator": f"first date of the strongest flagged run, by {maps.dated_by}"}
     rows: tuple[tuple[str, Array, str, dict[str, str]], ...] = (
         ("window_of_max", maps.window_of_maximum, "index of the window with the highest score", {}),
         ("count", maps.count, "number of windows at or above the threshold", limit),
@@ -381,6 +390,7 @@ def export_cogs(
     *,
     which: Which = "max",
     threshold: float = 0.5,
+    cube: Cube | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
@@ -396,6 +406,8 @@ def export_cogs(
         See `products_of`.
     threshold : float
         For the maps of counts and dates.
+    cube : Cube, optional
+        That of the scores: with it `change_date` rests on the observations.
     overwrite : bool
         Replace a file of the same name that holds something else.
     progress : callable, optional
@@ -409,7 +421,7 @@ def export_cogs(
     extra = int("spread" in scores)
     total = {"max": 1 + extra, "maps": 6 + extra, "windows": scores.sizes["window"]}.get(which, 0)
     return write_products(
-        products_of(scores, which=which, threshold=threshold),
+        products_of(scores, which=which, threshold=threshold, cube=cube),
         folder,
         grid=grid_of(scores),
         provenance=provenance_of(scores),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,9 @@ from urbandelta.products import (
     write_products,
 )
 from urbandelta.types import Array, Progress
+
+if TYPE_CHECKING:
+    from urbandelta.store import Cube
 
 __all__ = ["STATUS_COLOURS", "STATUS_MEANINGS", "status_map", "write_rasters"]
 
@@ -79,6 +83,7 @@ def write_rasters(
     *,
     events: Sequence[Event] | None = None,
     options: EventOptions | None = None,
+    cube: Cube | None = None,
     months: bool = True,
     progress: Progress | None = None,
 ) -> ExportReport:
@@ -98,6 +103,8 @@ def write_rasters(
         Those of these scores and options; found here if not given.
     options : EventOptions, optional
         Thresholds of counts and dates.
+    cube : Cube, optional
+        That of the scores: with it dates rest on the observations.
     months : bool
         Whether to write the monthly maps too.
     progress : callable, optional
@@ -109,12 +116,12 @@ def write_rasters(
     """
     options = options or EventOptions()
     grid = grid_of(scores)
-    found = find_events(scores, options, grid=grid) if events is None else events
+    found = find_events(scores, options, grid=grid, cube=cube) if events is None else events
 
     def products() -> Iterator[Product]:
         if months:
             yield from products_of(scores, which="monthly")
-        yield from _summaries(scores, found, grid, options)
+        yield from _summaries(scores, found, grid, options, cube)
 
     return write_products(
         products(),
@@ -128,7 +135,9 @@ def write_rasters(
     )
 
 
-def _summaries(scores: xr.Dataset, events: Sequence[Event], grid: Grid, options: EventOptions) -> Iterator[Product]:
+def _summaries(
+    scores: xr.Dataset, events: Sequence[Event], grid: Grid, options: EventOptions, cube: Cube | None
+) -> Iterator[Product]:
     maps = score_maps(scores, threshold=options.threshold)
     yield Product(name="score", array=maps.maximum, nodata=np.nan, description="highest score over time")
     if "spread" in scores:
@@ -138,8 +147,9 @@ def _summaries(scores: xr.Dataset, events: Sequence[Event], grid: Grid, options:
     what = "observations (steps) of the window with the highest score"
     yield _counts("nobs", _observations(scores, maps), what, {})
     yield _counts("count", maps.count, "number of windows at or above the threshold", limit)
-    dates = date_maps(scores, threshold=options.threshold, low=options.low)
-    days = {**limit, "low": f"{options.low:g}", "units": "days since 1970-01-01", "interval": "0.9"}
+    dates = date_maps(scores, threshold=options.threshold, low=options.low, cube=cube)
+    made = {"low": f"{options.low:g}", "units": "days since 1970-01-01", "interval": "0.9", "dated_by": dates.source}
+    days = {**limit, **made}
     for edge, what in (("first", "day on which the strongest change began"), ("last", "day on which it ended")):
         for suffix, bound in (("", ""), ("_low", ", lower bound"), ("_high", ", upper bound")):
             name = f"{edge}_date" if not suffix else f"{edge}{suffix}"

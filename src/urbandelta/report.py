@@ -98,7 +98,7 @@ def write_report(
     check_threshold(threshold)
     if events is None:
         options = EventOptions(threshold=threshold, low=min(EventOptions().low, threshold))
-        events = find_events(scores, options)
+        events = find_events(scores, options, cube=cube)
     page = gather(
         scores,
         cube,

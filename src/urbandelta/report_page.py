@@ -50,7 +50,7 @@ def gather(
     if cube is not None and (cube.grid.shape != grid.shape or cube.grid.crs != grid.crs):
         raise GridError(f"the scores lie on {grid}, the cube on {cube.grid}; pass the cube that they were made from")
     frame = MapFrame(grid)
-    maps = score_maps(scores, threshold=threshold)
+    maps = score_maps(scores, threshold=threshold, cube=cube)
     patches = find_patches(maps, frame.row_area_ha)
     start, end = scores["window_start"].values.min(), scores["window_end"].values.max()
     match = agreement(maps, truth, start=start, end=end) if truth is not None else None

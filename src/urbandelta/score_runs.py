@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -152,6 +152,26 @@ def find_runs(scores: xr.Dataset, *, threshold: float, low: float, floor: float 
             _runs_of(np.zeros((0, len(windows)), np.float32), np.zeros(0, np.int64), windows, threshold, low)[0]
         )
     return Runs.concatenate(parts)
+
+
+def linked_runs(
+    runs: Runs, width: int, *, connectivity: Literal[4, 8] = 8
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pairs of runs of neighbouring pixels that share a window; `runs` as `find_runs` orders them."""
+    steps = ((0, 1), (1, 0)) if connectivity == 4 else ((0, 1), (1, -1), (1, 0), (1, 1))
+    row, column = np.divmod(runs.pixel, width)
+    ones, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for down, right in steps:
+        target = np.where((column + right >= 0) & (column + right < width), (row + down) * width + column + right, NONE)
+        begin, stop = (np.searchsorted(runs.pixel, target, side=side) for side in ("left", "right"))
+        count = stop - begin
+        one = np.repeat(np.arange(len(runs)), count)
+        # The runs of each target pixel, one after the other.
+        other = np.arange(one.size) - np.repeat(np.cumsum(count) - count, count) + np.repeat(begin, count)
+        shared = (runs.first[one] <= runs.last[other]) & (runs.first[other] <= runs.last[one])
+        ones.append(one[shared])
+        others.append(other[shared])
+    return np.concatenate(ones), np.concatenate(others)
 
 
 def column_blocks(score: xr.DataArray) -> Iterator[tuple[slice, slice]]:

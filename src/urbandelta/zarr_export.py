@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -34,6 +34,9 @@ from urbandelta.products import (
 )
 from urbandelta.rasters import STATUS_MEANINGS, status_map
 from urbandelta.types import Array, Progress
+
+if TYPE_CHECKING:
+    from urbandelta.store import Cube
 
 __all__ = ["write_zarr"]
 
@@ -59,6 +62,7 @@ def write_zarr(
     *,
     events: Sequence[Event] | None = None,
     options: EventOptions | None = None,
+    cube: Cube | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
@@ -78,6 +82,8 @@ def write_zarr(
         Those of these scores and options, for `status`; found here if not given.
     options : EventOptions, optional
         Thresholds of counts, dates and events.
+    cube : Cube, optional
+        That of the scores: with it dates rest on the observations.
     overwrite : bool
         Replace an earlier export of other scores or options.
     progress : callable, optional
@@ -90,7 +96,7 @@ def write_zarr(
     options = options or EventOptions()
     checked_score(scores)
     target = Path(path)
-    identity = _identity(scores, options)
+    identity = _identity(scores, options, cube)
     if target.exists():
         known = _known(target)
         if known == identity:
@@ -99,11 +105,11 @@ def write_zarr(
             what = "something else" if known is None else "the export of other scores or options"
             mend = "choose another place" if known is None else "choose another place or pass --overwrite"
             raise ProductError(f"{target}: holds {what}; {mend}")
-    found = find_events(scores, options) if events is None else events
+    found = find_events(scores, options, cube=cube) if events is None else events
     partial = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        _fill(partial, scores, found, options, identity, progress)
+        _fill(partial, scores, found, options, cube, identity, progress)
         if target.exists():
             old = target.with_name(f".{target.name}.replaced")
             shutil.rmtree(old, ignore_errors=True)
@@ -121,11 +127,12 @@ def write_zarr(
     return ExportReport((target,), ())
 
 
-def _identity(scores: xr.Dataset, options: EventOptions) -> dict[str, Any]:
+def _identity(scores: xr.Dataset, options: EventOptions, cube: Cube | None) -> dict[str, Any]:
     """What decides the content of an export."""
     return {
         "scores_snapshot": str(scores.attrs.get("snapshot", "")),
         "windows": scores.sizes["window"],
+        "cube": cube is not None,
         **{name: getattr(options, name) for name in EventOptions.__dataclass_fields__},
     }
 
@@ -144,6 +151,7 @@ def _fill(
     scores: xr.Dataset,
     events: Sequence[Event],
     options: EventOptions,
+    cube: Cube | None,
     identity: Mapping[str, Any],
     progress: Progress | None,
 ) -> None:
@@ -168,7 +176,7 @@ def _fill(
         done += 1
         if progress is not None:
             progress(done, total, name)
-    for one in _maps(scores, events, options):
+    for one in _maps(scores, events, options, cube):
         side = tuple(min(_SIDE, size) for size in one.values.shape)
         array = _create(group, one.name, one.values.shape, one.values.dtype, side, ("y", "x"), one.attributes, one.fill)
         array[...] = one.values
@@ -219,7 +227,7 @@ def _create(
     )
 
 
-def _maps(scores: xr.Dataset, events: Sequence[Event], options: EventOptions) -> Iterator[_Map]:
+def _maps(scores: xr.Dataset, events: Sequence[Event], options: EventOptions, cube: Cube | None) -> Iterator[_Map]:
     maps = score_maps(scores, threshold=options.threshold)
     limit = {"threshold": options.threshold}
     plain = {"units": "1", "coordinates": "spatial_ref"}
@@ -234,8 +242,13 @@ def _maps(scores: xr.Dataset, events: Sequence[Event], options: EventOptions) ->
     yield _Map("observations", observations, {**plain, "long_name": what}, NO_DATE)
     what = "number of windows at or above the threshold"
     yield _Map("count", maps.count, {**plain, **limit, "long_name": what}, NO_DATE)
-    dates = date_maps(scores, threshold=options.threshold, low=options.low)
-    days = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian", "coordinates": "spatial_ref"}
+    dates = date_maps(scores, threshold=options.threshold, low=options.low, cube=cube)
+    days = {
+        "dated_by": dates.source,
+        "units": "days since 1970-01-01",
+        "calendar": "proleptic_gregorian",
+        "coordinates": "spatial_ref",
+    }
     for edge, what in (("first", "day on which the strongest change began"), ("last", "day on which it ended")):
         for suffix, bound in (("", ""), ("_low", ", lower bound of 90 %"), ("_high", ", upper bound of 90 %")):
             name = f"{edge}_date" if not suffix else f"{edge}{suffix}"

@@ -114,7 +114,7 @@ def zonal_table(
     districts : sequence of District
         On the grid's CRS, as `read_districts` gives them.
     cube : Cube, optional
-        Of the scores; for observations and the built-up share.
+        Of the scores; for dates, observations and the built-up share.
     events : sequence of Event, optional
         Those of these scores and options; found here if not given.
     options : EventOptions, optional
@@ -137,9 +137,9 @@ def zonal_table(
     grid = grid_of(scores)
     if cube is not None and (cube.grid.shape != grid.shape or cube.grid.crs != grid.crs):
         raise GridError(f"the scores lie on {grid}, the cube on {cube.grid}; pass the cube that they were made from")
-    found = find_events(scores, options, grid=grid) if events is None else events
+    found = find_events(scores, options, grid=grid, cube=cube) if events is None else events
     maps = score_maps(scores, threshold=options.threshold)
-    dates = date_maps(scores, threshold=options.threshold, low=options.low)
+    dates = date_maps(scores, threshold=options.threshold, low=options.low, cube=cube)
     pixel_ha = np.broadcast_to(MapFrame(grid).row_area_ha[:, None], grid.shape)
     start, end = scores["window_start"].values.min(), scores["window_end"].values.max()
     years = float((end - start) / np.timedelta64(1, "s")) / (365.25 * 86_400)

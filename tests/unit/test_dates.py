@@ -8,6 +8,7 @@ from event_scene import DAY, GRID, START, WINDOW_DAYS, dataset, response, scores
 from urbandelta.dating import CUTS, date_maps, date_table, run_dates, window_days_of
 from urbandelta.eras import ERAS
 from urbandelta.flanks import Edges, edges_of
+from urbandelta.observed_dates import BOUNDS
 
 ONE = (slice(3, 5), slice(3, 6))
 
@@ -46,7 +47,7 @@ def test_a_change_is_dated_within_its_interval(number):
     assert (day(number) <= maps.first_high[ONE]).all()
     assert (maps.last[ONE] > inside).all()
     assert (maps.duration[ONE] == maps.last[ONE] - inside).all()
-    for image in vars(maps).values():
+    for image in (getattr(maps, name) for name in BOUNDS):
         assert image.dtype == np.int32
         assert (image[10:] == -1).all()
     assert (maps.duration[10:] == -1).all()

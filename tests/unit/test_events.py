@@ -8,9 +8,9 @@ import shapely
 from event_scene import DAY, GRID, START, scores_of
 
 from urbandelta.errors import EventError, ProductError
-from urbandelta.events import AlertStatus, EventOptions, find_events, linked_runs, outline
+from urbandelta.events import AlertStatus, EventOptions, find_events, outline
 from urbandelta.grid import Grid
-from urbandelta.score_runs import WindowTable, column_blocks, find_runs
+from urbandelta.score_runs import WindowTable, column_blocks, find_runs, linked_runs
 
 BLOCK = (slice(4, 9), slice(5, 10), 200)
 OTHER = (slice(14, 18), slice(3, 9), 250)

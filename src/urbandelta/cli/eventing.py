@@ -64,6 +64,7 @@ def events(
     from urbandelta.notifying import post_webhook, run_command
     from urbandelta.products import grid_of
     from urbandelta.repository import icechunk_errors
+    from urbandelta.scored_cube import scored_cube
     from urbandelta.scores import open_scores
 
     if (command or webhook) and feed is None:
@@ -82,7 +83,7 @@ def events(
     # Scores are read when their values are needed, so a lost or damaged file shows only then.
     with icechunk_errors(scores):
         data = open_scores(scores)
-        found = find_events(data, options)
+        found = find_events(data, options, cube=scored_cube(data))
     grid = grid_of(data)
     shown = [event for event in found if first_day is None or event.last_date >= first_day]
     paths: list[Path] = []

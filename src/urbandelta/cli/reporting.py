@@ -62,6 +62,7 @@ def export(
     """
     from urbandelta.products import export_cogs
     from urbandelta.repository import icechunk_errors
+    from urbandelta.scored_cube import scored_cube
     from urbandelta.scores import open_scores
 
     if whole_set and (each is not None or overwrite):
@@ -78,8 +79,9 @@ def export(
         elif whole_set:
             done = _export_set(opened, to, threshold, progress)
         else:
+            cube = scored_cube(opened) if each is None else None
             done = export_cogs(
-                opened, to, which=_WHICH[each], threshold=threshold, overwrite=overwrite, progress=progress
+                opened, to, which=_WHICH[each], threshold=threshold, cube=cube, overwrite=overwrite, progress=progress
             )
     if as_json:
         print_json({"written": [str(path) for path in done.written], "kept": [str(path) for path in done.kept]})
@@ -95,20 +97,23 @@ def _export_set(scores: xr.Dataset, to: Path, threshold: float, progress: Progre
     from urbandelta.events import EventOptions
     from urbandelta.products import ExportReport
     from urbandelta.rasters import write_rasters
+    from urbandelta.scored_cube import scored_cube
     from urbandelta.stac_items import write_stac
 
     options = EventOptions(threshold=threshold, low=min(EventOptions().low, threshold))
-    rasters = write_rasters(scores, to / "rasters", options=options, progress=progress)
+    rasters = write_rasters(scores, to / "rasters", options=options, cube=scored_cube(scores), progress=progress)
     described = write_stac(scores, to / "rasters", to / "stac", name=to.absolute().name)
     return ExportReport(rasters.written + described.written, rasters.kept + described.kept)
 
 
 def _export_zarr(scores: xr.Dataset, to: Path, threshold: float, overwrite: bool, progress: Progress) -> ExportReport:
     from urbandelta.events import EventOptions
+    from urbandelta.scored_cube import scored_cube
     from urbandelta.zarr_export import write_zarr
 
     options = EventOptions(threshold=threshold, low=min(EventOptions().low, threshold))
-    return write_zarr(scores, to, options=options, overwrite=overwrite, progress=progress)
+    cube = scored_cube(scores)
+    return write_zarr(scores, to, options=options, cube=cube, overwrite=overwrite, progress=progress)
 
 
 def report(

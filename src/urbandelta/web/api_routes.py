@@ -205,6 +205,7 @@ def event_info(known: EventList, event: Any) -> EventInfo:
         confidence=event.confidence,
         **{name: str(getattr(event, name)) for name in days},
         duration_days=event.duration_days,
+        dated_by=event.dated_by,
         area_m2=round(float(event.area_m2), 1),
         peak=round(float(event.peak), 4),
         mean=round(float(event.mean), 4),

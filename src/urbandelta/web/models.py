@@ -169,6 +169,7 @@ class EventInfo(Model):
     last_low: str
     last_high: str
     duration_days: int
+    dated_by: str = Field(description="what the dates rest on: observations, or scores alone")
     area_m2: float
     peak: float
     mean: float
