@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from fit import FIT_SEEDS, LEVEL, TEST_SEEDS, Sample, cases, parts_of, sample_of, summary
+from fit import LEVEL, Sample, cases, parts_of, sample_of, summary
+from scored_scenes import FIT_SEEDS, FURTHER_SEEDS, TEST_SEEDS
 
 from urbandelta.dating import RunDates, run_dates
 from urbandelta.eras import ERAS
@@ -42,6 +43,7 @@ from urbandelta.score_runs import WindowTable
 from urbandelta.store import Cube, open_cube
 
 Days = npt.NDArray[np.float64]
+SEEDS = {"test": TEST_SEEDS, "all-test": TEST_SEEDS + FURTHER_SEEDS, "fit": FIT_SEEDS}
 EVIDENCE = {"optical": (0.15, 0.2, 0.3, 0.45), "sar": (0.2, 0.4), "scores": (0.4, 0.6, 0.8, 1.0)}
 CLEARED_DAYS, RISING_DAYS = 10, 40
 """After the first date a site is being cleared, before the last one its building rises: no stretch is pure then."""
@@ -192,7 +194,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, required=True)
     parser.add_argument("--era", required=True)
     parser.add_argument("--write", type=Path, help="table to put the era's row into")
-    parser.add_argument("--seeds", choices=("test", "fit", "none"), default="test", help="scenes to report")
+    parser.add_argument("--seeds", choices=(*SEEDS, "none"), default="test", help="scenes to report")
     options = parser.parse_args()
 
     def scenes(seeds: tuple[int, ...], parts: int) -> list[Observed]:
@@ -215,7 +217,7 @@ def main() -> None:
         rows = json.loads(options.write.read_text()) if options.write.exists() else {}
         options.write.write_text(json.dumps({**rows, options.era: row}, indent=1, sort_keys=True) + "\n")
     if options.seeds != "none":
-        shown = scenes(TEST_SEEDS if options.seeds == "test" else FIT_SEEDS, 1)
+        shown = scenes(SEEDS[options.seeds], 1)
         path = options.write
         table = json.loads(path.read_text()) if path else observed_table()
         report(shown, options.era, table[options.era], ERAS[options.era].window_days)
