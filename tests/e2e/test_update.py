@@ -80,7 +80,11 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 def results(monitor: Monitor) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
     scores = open_scores(monitor.scores_url)
     events = read_events(monitor.folder / "products" / "events" / "events.geojson")
-    seen = [(event.id, event.geometry.wkt, str(event.first_date), int(event.status), event.peak) for event in events]
+    seen = [
+        (event.id, event.geometry.wkt, str(event.first_low), str(event.last_date), int(event.status), event.peak)
+        for event in events
+    ]
+    assert all(event.dated_by == "observations" for event in events)
     return scores["score"].values, sorted(seen)
 
 
