@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from fit import LEVEL, Sample, cases, parts_of, sample_of, summary
-from scored_scenes import FIT_SEEDS, FURTHER_SEEDS, TEST_SEEDS
+from scored_scenes import FIT_SEEDS, SEEDS
 
 from urbandelta.dating import RunDates, run_dates
 from urbandelta.eras import ERAS
@@ -43,7 +43,6 @@ from urbandelta.score_runs import WindowTable
 from urbandelta.store import Cube, open_cube
 
 Days = npt.NDArray[np.float64]
-SEEDS = {"test": TEST_SEEDS, "further": FURTHER_SEEDS, "all-test": TEST_SEEDS + FURTHER_SEEDS, "fit": FIT_SEEDS}
 EVIDENCE = {"optical": (0.15, 0.2, 0.3, 0.45), "sar": (0.2, 0.4), "scores": (0.4, 0.6, 0.8, 1.0)}
 CLEARED_DAYS, RISING_DAYS = 10, 40
 """After the first date a site is being cleared, before the last one its building rises: no stretch is pure then."""

@@ -28,7 +28,7 @@ from urbandelta.simulate import LandCover
 from urbandelta.store import Cube
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "simulated"))
-from scored_scenes import FIT_SEEDS, TEST_SEEDS, Case, cases
+from scored_scenes import SEEDS, Case, cases
 
 IOU = 0.3
 TRIED = {
@@ -108,10 +108,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scores", type=Path, required=True)
     parser.add_argument("--era", required=True)
-    parser.add_argument("--seeds", choices=("test", "fit"), default="test")
+    parser.add_argument("--seeds", choices=tuple(SEEDS), default="test")
     parser.add_argument("--tune", action="store_true")
     options = parser.parse_args()
-    known = list(cases(options.scores, options.era, TEST_SEEDS if options.seeds == "test" else FIT_SEEDS))
+    known = list(cases(options.scores, options.era, SEEDS[options.seeds]))
     if not options.tune:
         results = [judge(case, EventOptions(), cube=scored_cube(case.scores)) for case in known]
         for result in results:

@@ -23,6 +23,7 @@ TEST_SEEDS = (7, 301, 302, 303)
 """Held out, of the weights too."""
 FURTHER_SEEDS = tuple(range(304, 312))
 """Held out likewise, and drawn when everything was fitted: four scenes of twenty sites each tell little."""
+SEEDS = {"test": TEST_SEEDS, "further": FURTHER_SEEDS, "all-test": TEST_SEEDS + FURTHER_SEEDS, "fit": FIT_SEEDS}
 MONTHS = 24
 
 
