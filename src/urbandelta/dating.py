@@ -28,7 +28,7 @@ import xarray as xr
 from urbandelta.eras import ERAS
 from urbandelta.errors import GridError
 from urbandelta.flanks import DaysFloat, Edges
-from urbandelta.observed_dates import BOUNDS, observed_dates, observed_table
+from urbandelta.observed_dates import BOUNDS, observed_dates, observed_table, whole_days
 from urbandelta.score_runs import Runs, WindowTable, find_runs
 
 if TYPE_CHECKING:
@@ -57,6 +57,19 @@ class RunDates:
     last_low: npt.NDArray[np.int32]
     last_high: npt.NDArray[np.int32]
     source: DateSource = "scores"
+
+    def take(self, index: npt.NDArray[np.intp]) -> RunDates:
+        """Those of some runs."""
+        return replace(self, **{name: getattr(self, name)[index] for name in BOUNDS})
+
+    def copy(self) -> RunDates:
+        """The same, to `put` others in."""
+        return replace(self, **{name: getattr(self, name).copy() for name in BOUNDS})
+
+    def put(self, index: npt.NDArray[np.intp], dates: RunDates) -> None:
+        """Put the dates of some runs in their places."""
+        for name in BOUNDS:
+            getattr(self, name)[index] = getattr(dates, name)
 
 
 CUTS = ("none", "start", "end", "both")
@@ -112,7 +125,7 @@ def run_dates(
     row = table or date_table().get(era) or date_table()[_DEFAULT_ROW]
     width = (edges.rise - edges.fall) / window_days
     number = edges.cut_start + 2 * edges.cut_end
-    days: dict[str, Any] = {}
+    bounds: dict[str, DaysFloat] = {}
     for which in ("first", "last"):
         found = np.zeros((3, number.size))
         for cut, name in enumerate(CUTS):
@@ -121,11 +134,8 @@ def run_dates(
             for bound, key in enumerate(("low", "middle", "high")):
                 a, b = row[which][name][key]
                 found[bound, mine] = anchor + window_days * (a + b * width[mine])
-        days[which] = np.floor(found[1]).astype(np.int32)
-        days[f"{which}_low"] = np.minimum(np.floor(found[0]), days[which]).astype(np.int32)
-        days[f"{which}_high"] = np.maximum(np.ceil(found[2]), days[which]).astype(np.int32)
-    days["last"] = np.maximum(days["last"], days["first"])
-    days["last_high"] = np.maximum(days["last_high"], days["last"])
+        bounds[f"{which}_low"], bounds[which], bounds[f"{which}_high"] = found
+    days: Any = whole_days(bounds)
     return RunDates(**days)
 
 
@@ -164,14 +174,11 @@ def dates_of(
     if cube.grid.shape != shape:
         raise GridError(f"the scores are {shape} pixels, the cube {cube.grid.shape}; pass the cube that they come from")
     core = np.flatnonzero(runs.above > 0)
-    mine = replace(dates, **{name: getattr(dates, name)[core] for name in BOUNDS})
-    sharper = observed_dates(runs.take(core), mine, windows, cube, window_days=window_days, row=row)
+    sharper = observed_dates(runs.take(core), dates.take(core), windows, cube, window_days=window_days, row=row)
     if sharper is None:
         return dates
-    days: Any = {name: getattr(dates, name).copy() for name in BOUNDS}
-    for name, values in days.items():
-        values[core] = getattr(sharper, name)
-    return RunDates(**days, source=sharper.source)
+    dates.put(core, sharper)
+    return replace(dates, source=sharper.source)
 
 
 def window_days_of(scores: xr.Dataset) -> float:

@@ -284,18 +284,26 @@ def seen_enough(series: Sequence[Series]) -> BoolArray:
 
 def calibrated(quantiles: Mapping[str, Days], dates: RunDates, enough: BoolArray, row: Mapping[str, Any]) -> RunDates:
     """Dates in whole days from quantiles of the posterior, moved and widened; if not `enough`, those of the scores."""
-    days: dict[str, npt.NDArray[np.int32]] = {}
+    moved: dict[str, Days] = {}
     for which in ("first", "last"):
         shift, widen = row["shift"][which], row["widen"][which]
-        middle = np.floor(quantiles[which] + shift)
-        days[which] = middle.astype(np.int32)
-        low, high = quantiles[f"{which}_low"] + shift - widen, quantiles[f"{which}_high"] + shift + widen
-        days[f"{which}_low"] = np.minimum(np.floor(low), middle).astype(np.int32)
-        days[f"{which}_high"] = np.maximum(np.ceil(high), middle).astype(np.int32)
+        moved[which] = quantiles[which] + shift
+        moved[f"{which}_low"] = quantiles[f"{which}_low"] + shift - widen
+        moved[f"{which}_high"] = quantiles[f"{which}_high"] + shift + widen
+    kept: Any = {name: np.where(enough, values, getattr(dates, name)) for name, values in whole_days(moved).items()}
+    return replace(dates, **kept)
+
+
+def whole_days(bounds: Mapping[str, Days]) -> dict[str, npt.NDArray[np.int32]]:
+    """Dates with bounds, see `BOUNDS`, in whole days: each inside its interval, and no last date before the first."""
+    days: dict[str, npt.NDArray[np.int32]] = {}
+    for which in ("first", "last"):
+        days[which] = np.floor(bounds[which]).astype(np.int32)
+        days[f"{which}_low"] = np.minimum(np.floor(bounds[f"{which}_low"]), days[which]).astype(np.int32)
+        days[f"{which}_high"] = np.maximum(np.ceil(bounds[f"{which}_high"]), days[which]).astype(np.int32)
     days["last"] = np.maximum(days["last"], days["first"])
     days["last_high"] = np.maximum(days["last_high"], days["last"])
-    kept: Any = {name: np.where(enough, values, getattr(dates, name)) for name, values in days.items()}
-    return replace(dates, **kept)
+    return days
 
 
 # ---------------------------------------------------------------- the whole
@@ -327,14 +335,12 @@ def observed_dates(
     names = [name for name in streams_of(cube) if _calibrated(cube, name, row)]
     if not any(cube.era.stream(name).kind == "optical" for name in names):
         return None
-    days = {name: getattr(dates, name).copy() for name in BOUNDS}
+    sharper = dates.copy()
     for mine, series in run_series(runs, windows, cube, names, window_days=window_days):
-        part = replace(dates, **{name: getattr(dates, name)[mine] for name in BOUNDS})
+        part = dates.take(mine)
         quantiles = posterior_quantiles(series, part, window_days=window_days, row=row)
-        sharper = calibrated(quantiles, part, seen_enough(series), row)
-        for name, values in days.items():
-            values[mine] = getattr(sharper, name)
-    return replace(dates, **days, source="observations")
+        sharper.put(mine, calibrated(quantiles, part, seen_enough(series), row))
+    return replace(sharper, source="observations")
 
 
 def streams_of(cube: Cube) -> list[str]:
